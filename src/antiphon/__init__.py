@@ -1,0 +1,1 @@
+"""Antiphon: federated search and durable actions across the systems you already run, over NATS."""

@@ -1,0 +1,71 @@
+"""The conversation of a master with one instance of a node, on that instance's own lane.
+
+Only masters write to a lane, and an instance drops a lane message whose reply is not below a master's inbox:
+an answer that somebody aimed at a lane (reply laundering, FACTS hole 1) has none. The budget travels in the body
+here, not in a header: one burst goes to all nodes, so it is encoded once, and parsing a header costs a node more
+than the field (docs/decisions).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from antiphon.messages.base import Count, Id, Kind, Label, Message, Name, Request, Route
+from antiphon.messages.hit import HITS_MAX, TERMS_MAX, Document
+from antiphon.messages.search import Query
+from antiphon.subjects import Template
+
+
+class Load(Message):
+    """How busy an instance is; rides on every reply."""
+
+    in_flight: Count = 0
+    latency_us: Count = Field(default=0, description="a moving average of its own handling time")
+
+
+class Statistics(Message):
+    """The whole collection under the question's analyser, summed over documents (SEARCH.md, tier 1)."""
+
+    docs: Count
+    total_length: Count = Field(description="terms in all documents")
+    postings: Count = Field(default=0, description="sum of all terms' document frequencies; 0 = unknown")
+    df: Annotated[tuple[Count, ...], Field(max_length=TERMS_MAX)] = Field(description="one for each asked term")
+
+
+class NodeHit(Message):
+    """One hit on the wire: the evidence that masters rank by, and the document that they pass on."""
+
+    id: Id
+    doc: Document
+    score: float | None = None
+    tf: Annotated[tuple[Count, ...], Field(max_length=TERMS_MAX)] | None = None
+    length: Count | None = None
+    hash: Annotated[str, Field(max_length=64)] | None = None
+
+
+class NodeFound(Message):
+    """What one instance found, best first."""
+
+    size_max: ClassVar[int] = 1024 * 1024
+    request: str | None = Field(default=None, description="the request's id; another one is refused")
+    analyser: Label | None = Field(default=None, description="the analyser that the counts hold under")
+    statistics: Statistics | None = None
+    hits: Annotated[tuple[NodeHit, ...], Field(max_length=HITS_MAX)] = ()
+    load: Load | None = None
+
+
+class NodeSearch(Request[NodeFound]):
+    """A question for one instance."""
+
+    route = Route(Template("node.<node>.<instance>.search"), sent_by=(Kind.MASTER,), read_by=(Kind.NODE,))
+
+    request: Annotated[str, Field(max_length=64)]
+    budget_ms: int = Field(ge=0, le=600_000, description="milliseconds left when this was sent")
+    query: Query
+    terms: Annotated[tuple[Label, ...], Field(max_length=TERMS_MAX)] = ()
+    analyser: Label | None = None
+    limit: int = Field(default=20, ge=1, le=HITS_MAX, description="for engines that rank; others return up to depth")
+    depth: int = Field(default=100, ge=1, le=HITS_MAX, description="for engines that only match")
+    caller: Name | None = None
