@@ -23,9 +23,8 @@ def catalogue() -> dict[str, type[Message]]:
         for value in vars(importlib.import_module(module.name)).values():
             if isinstance(value, type) and issubclass(value, Message) and value.__module__ == module.name:
                 found[value.__name__] = value
-    for root in ("Message", "Request", "Fact"):
-        found.pop(root, None)
-    return dict(sorted(found.items()))
+    roots = {"Message", "Request", "Fact"}
+    return {name: found[name] for name in sorted(found) if name not in roots and "[" not in name}
 
 
 def routed() -> dict[str, Routed]:

@@ -65,14 +65,14 @@ class Message(BaseModel):
     """The root of all messages."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-    version: ClassVar[str] = "1.0"
+    wire_version: ClassVar[str] = "1.0"
     size_max: ClassVar[int] = 64 * 1024
     """Bytes on the wire; larger ones are refused with `Oversize` before they are parsed."""
 
     @classmethod
     def wire_type(cls) -> str:
         """Return the `Antiphon-Type` of this message, `<Class>/<major>.<minor>`."""
-        return f"{cls.__name__}/{cls.version}"
+        return f"{cls.__name__}/{cls.wire_version}"
 
 
 R = TypeVar("R", bound=Message)

@@ -1,4 +1,4 @@
-"""What a search finds: a document as people see it, and a hit as a node's author returns it."""
+"""What a search finds: a document as people see it, and its place in a fused list."""
 
 from __future__ import annotations
 
@@ -25,34 +25,6 @@ class Document(Message):
     snippet: Snippet | None = None
     kind: Label | None = None
     time_ms: int | None = Field(default=None, ge=-(2**53), le=2**53, description="milliseconds since 1970, UTC")
-    fields: dict[Label, Scalar] = Field(default_factory=dict, max_length=32)
-
-
-class Counts(Message):
-    """How often each term of the question stands in a document, counted under the question's analyser."""
-
-    tf: Annotated[tuple[Count, ...], Field(max_length=TERMS_MAX)]
-    length: Count = Field(description="terms in the whole document")
-
-
-class Hit(Message):
-    """One hit as a search handler returns it, best first.
-
-    Only `id` is needed. Give `text` (the whole searchable text) and the SDK counts the question's terms, makes the
-    snippet and the content hash; the text itself does not travel. A handler whose engine knows the counts under
-    the question's analyser gives `counts` instead.
-    """
-
-    id: Id
-    title: Annotated[str, StringConstraints(max_length=300)] = ""
-    text: str = Field(default="", max_length=1_000_000)
-    url: Url | None = None
-    snippet: Snippet | None = None
-    kind: Label | None = None
-    time_ms: int | None = Field(default=None, ge=-(2**53), le=2**53)
-    score: float | None = Field(default=None, description="the engine's own; never compared across nodes")
-    counts: Counts | None = None
-    hash: Annotated[str, StringConstraints(max_length=64)] | None = None
     fields: dict[Label, Scalar] = Field(default_factory=dict, max_length=32)
 
 
