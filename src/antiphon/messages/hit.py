@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from antiphon.messages.base import Count, Id, Label, Message, Name, Scalar
+from antiphon.messages.base import Id, Label, Message, Name, Scalar
 
 HITS_MAX = 1_000
 """Hits that one node may return and that one fused list may hold."""

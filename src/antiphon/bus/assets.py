@@ -1,0 +1,20 @@
+"""Every stream, bucket and consumer that Antiphon keeps on the server, with its limits and its only writer.
+
+Creating them is idempotent. Rollup headers, deletes and purges are off: with rollup on, one permitted key is enough
+to wipe a bucket (FACTS, hole 2).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from antiphon.bus.protocol import Bucket
+
+REGISTRY: Final = Bucket(
+    name="antiphon-registry",
+    description="one entry an instance of a node; written by masters, watched by masters",
+    value_bytes_max=64 * 1024,
+    bytes_max=64 * 1024 * 1024,
+)
+
+BUCKETS: Final = (REGISTRY,)

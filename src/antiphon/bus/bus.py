@@ -1,0 +1,424 @@
+"""The bus: typed publish, ask, gather and serve, once, above any transport.
+
+One wildcard subscription on the connection's own inbox takes every answer; a dictionary says who waits for it.
+That is two to three times cheaper than a subscription and a future for each request (FACTS). The last token of each
+reply subject is 128 random bits, so only the one who was asked can answer, once: an answer on a token that nobody
+waits for is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar, cast
+
+import structlog
+from pydantic import ValidationError
+
+from antiphon import subjects
+from antiphon.bus.protocol import NO_RESPONDERS, STATUS, Delivery, Headers, Subscription, Transport
+from antiphon.clock import Clock, LoopClock
+from antiphon.errors import (
+    AntiphonError,
+    InvalidReply,
+    Malformed,
+    NoResponders,
+    OutOfBudget,
+    Oversize,
+    UnknownVersion,
+    from_wire,
+)
+from antiphon.messages.base import Fact, Message, Request
+
+log = structlog.get_logger("antiphon.bus")
+
+TYPE = "Antiphon-Type"
+BUDGET = "Antiphon-Budget"
+REQUEST = "Antiphon-Request"
+RETRY_AFTER = "Antiphon-Retry-After"
+ERROR = "Nats-Service-Error"
+ERROR_CODE = "Nats-Service-Error-Code"
+
+M = TypeVar("M", bound=Message)
+R = TypeVar("R", bound=Message)
+
+OnReply = Callable[[int, bytes, AntiphonError | None], None]
+"""Called with the slot, the payload, and the error when there is one; it must not block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The bus's own limits; `settings.py` names them for operators."""
+
+    budget_default_ms: int = 5_000
+    budget_max_ms: int = 60_000
+    late_tokens_max: int = 4_096
+    request_id_max: int = 64
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the bus dropped or refused, for discovery and monitoring."""
+
+    strays: int = 0
+    late: int = 0
+    laundered: int = 0
+    refused: dict[str, int] = field(default_factory=dict[str, int])
+
+    def refuse(self, code: str) -> None:
+        """Count a refusal by its wire code."""
+        self.refused[code] = self.refused.get(code, 0) + 1
+
+
+def encode(message: Message) -> bytes:
+    """Return a message's JSON; what is not given is left out."""
+    return message.__pydantic_serializer__.to_json(message, exclude_none=True)
+
+
+def decode(kind: type[M], data: bytes) -> M:
+    """Return a message from its JSON, or raise `Oversize` or `Malformed` with the first reason."""
+    if len(data) > kind.size_max:
+        raise Oversize(f"{kind.__name__} of {len(data)} bytes; the bound is {kind.size_max}")
+    try:
+        return cast("M", kind.__pydantic_validator__.validate_json(data or b"{}"))
+    except ValidationError as error:
+        raise Malformed(f"{kind.__name__}: {first_reason(error)}") from None
+
+
+def first_reason(error: ValidationError) -> str:
+    """Return the first thing that is wrong, short, without the input's value (it may be a secret or huge)."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    more = error.error_count() - 1
+    text = f"{where}: {first['msg']}" if where else first["msg"]
+    return text[:200] + (f" (and {more} more)" if more else "")
+
+
+def reply_error(headers: Headers | None) -> AntiphonError | None:
+    """Return the error that a reply's headers carry, as its own class, or None."""
+    if not headers:
+        return None
+    code = headers.get(ERROR_CODE)
+    if code is not None:
+        after = headers.get(RETRY_AFTER, "")
+        return from_wire(code, headers.get(ERROR, "")[:1_000], int(after) if after.isdecimal() else None)
+    if headers.get(STATUS) == NO_RESPONDERS:
+        return NoResponders("nobody listens there")
+    return None
+
+
+@dataclass(slots=True)
+class Call(Generic[M]):
+    """One request as it is served.
+
+    Attributes:
+        message: what is asked, validated.
+        caller: who asks: the subject's last token, which the server lets only its owner publish.
+        keys: the other keys of the subject.
+        request: the request's id.
+        deadline_ms: when the asker stops waiting, on this process's clock.
+    """
+
+    bus: Bus
+    message: M
+    caller: str
+    keys: dict[str, str]
+    request: str
+    deadline_ms: int
+    reply: str
+    answered: bool = False
+
+    async def answer(self, reply: Message | bytes) -> None:
+        """Send the answer; a second one is a bug. Bytes are an answer that is already encoded."""
+        assert not self.answered, "a call is answered once"
+        self.answered = True
+        data = reply if isinstance(reply, bytes) else encode(reply)
+        if not self.reply:
+            return
+        try:
+            await self.bus.transport.publish(self.reply, data)
+        except Oversize as error:
+            await self.bus.refuse(self.reply, error)
+
+    async def refuse(self, error: AntiphonError) -> None:
+        """Send an error; after an answer there is nothing left to say."""
+        if not self.answered:
+            self.answered = True
+            await self.bus.refuse(self.reply, error)
+
+
+Serve = Callable[[Call[M]], Awaitable[None]]
+Heard = Callable[[M, dict[str, str]], Awaitable[None]]
+
+
+class Gather:
+    """Answers to many questions, on the one inbox; each goes to `on_reply` with the slot of its question."""
+
+    __slots__ = ("_bus", "_on_reply", "_tokens", "bug")
+
+    def __init__(self, bus: Bus, on_reply: OnReply) -> None:
+        self._bus = bus
+        self._on_reply = on_reply
+        self._tokens: list[str] = []
+        self.bug: Callable[[Exception], None] | None = None
+
+    async def ask(self, subject: str, data: bytes, *, headers: Headers | None = None) -> int:
+        """Ask one more; return its slot: 0, 1, 2, ... in the order of asking."""
+        slot = len(self._tokens)
+        token = self._bus.draw()
+        self._tokens.append(token)
+        self._bus.expect(token, self, slot)
+        try:
+            await self._bus.transport.publish(subject, data, reply=self._bus.inbox_dot + token, headers=headers)
+        except AntiphonError as error:
+            self._bus.give_up(token)
+            self.receive(slot, b"", error)
+        return slot
+
+    def receive(self, slot: int, data: bytes, error: AntiphonError | None) -> None:
+        """Hand over an answer; a bug in the receiver ends its own conversation, not the inbox."""
+        try:
+            self._on_reply(slot, data, error)
+        except Exception as bug:
+            if self.bug is None:
+                raise
+            self.bug(bug)
+
+    def close(self) -> None:
+        """Wait no more; what comes from now on is late."""
+        for token in self._tokens:
+            self._bus.give_up(token)
+
+
+class Bus:
+    """One identity's connection, typed."""
+
+    def __init__(  # noqa: D417 - the arguments are described
+        self,
+        transport: Transport,
+        *,
+        name: str,
+        session: str,
+        prefix: str = subjects.PREFIX,
+        clock: Clock | None = None,
+        bounds: Bounds | None = None,
+    ) -> None:
+        """Wrap a transport; call `start` before the first question.
+
+        Args:
+            transport: a connection whose inbox prefix is `subjects.inbox(name, session)`.
+            name: the identity, the last token of everything this bus asks and tells.
+            session: one process's or connection's own token.
+        """
+        self.transport = transport
+        self.name = subjects.token(name)
+        self.prefix = prefix
+        self.clock: Clock = clock or LoopClock()
+        self.bounds = bounds or Bounds()
+        self.counters = Counters()
+        self.inbox = subjects.inbox(name, session)
+        self.inbox_dot = self.inbox + "."
+        self._waiting: dict[str, tuple[Gather, int]] = {}
+        self._late: OrderedDict[str, None] = OrderedDict()
+        self._entropy = ""
+        self._entropy_at = 0
+        self._started = False
+
+    async def start(self) -> None:
+        """Subscribe to the inbox."""
+        if not self._started:
+            self._started = True
+            await self.transport.subscribe(self.inbox_dot + ">", self._receive)
+
+    async def close(self) -> None:
+        """Drain every subscription and disconnect."""
+        await self.transport.close()
+
+    # -- asking
+
+    async def publish(self, fact: Fact, **keys: str) -> None:
+        """Tell a fact to whoever listens."""
+        subject = fact.route.template.subject(prefix=self.prefix, writer=self.name, **keys)
+        await self.transport.publish(subject, encode(fact))
+
+    async def ask(
+        self, request: Request[R], *, budget_ms: int | None = None, request_id: str | None = None, **keys: str
+    ) -> R:
+        """Ask one question and return its answer.
+
+        Args:
+            request: the question; its class names the answer's.
+            budget_ms: how long to wait; it travels, so the answering side stops in time too.
+            request_id: the id under which logs and facts know the request; drawn where not given.
+            keys: the keys of the subject besides the caller.
+
+        Raises:
+            OutOfBudget: no answer in time.
+            NoResponders: nobody listens on the subject.
+            InvalidReply: the answer is not the declared reply.
+            AntiphonError: whatever the answering side raised, as its own class.
+        """
+        if "caller" in request.route.template.keys:
+            keys["caller"] = self.name
+        subject = request.route.template.subject(prefix=self.prefix, **keys)
+        budget = self.bounds.budget_default_ms if budget_ms is None else budget_ms
+        headers = {TYPE: request.wire_type(), BUDGET: str(budget), REQUEST: request_id or self.draw()}
+        data = await self.ask_bytes(subject, encode(request), headers=headers, budget_ms=budget)
+        try:
+            return cast("R", decode(request.reply_type(), data))
+        except (Malformed, Oversize) as error:
+            raise InvalidReply(error.text) from None
+
+    async def ask_bytes(self, subject: str, data: bytes, *, headers: Headers | None = None, budget_ms: int) -> bytes:
+        """Ask with a payload that is already encoded, and return the answer's payload."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[bytes] = loop.create_future()
+
+        def on_reply(_slot: int, payload: bytes, error: AntiphonError | None) -> None:
+            if not answer.done():
+                if error is None:
+                    answer.set_result(payload)
+                else:
+                    answer.set_exception(error)
+
+        def out_of_budget() -> None:
+            if not answer.done():
+                answer.set_exception(OutOfBudget(f"no answer within {budget_ms} ms"))
+
+        gather = Gather(self, on_reply)
+        timer = self.clock.call_after(budget_ms, out_of_budget)
+        try:
+            await gather.ask(subject, data, headers=headers)
+            return await answer
+        finally:
+            timer.cancel()
+            gather.close()
+
+    def gather(self, on_reply: OnReply) -> Gather:
+        """Return a gather: ask any number, get each answer by its slot, close when enough is known."""
+        return Gather(self, on_reply)
+
+    def draw(self) -> str:
+        """Return 128 fresh random bits as 32 hexadecimal digits; drawn from the system in blocks."""
+        at = self._entropy_at
+        if at >= len(self._entropy):
+            self._entropy = os.urandom(4_096).hex()
+            at = 0
+        self._entropy_at = at + 32
+        return self._entropy[at : at + 32]
+
+    def expect(self, token: str, gather: Gather, slot: int) -> None:
+        """Route the answer on `token` to a gather."""
+        self._waiting[token] = (gather, slot)
+
+    def give_up(self, token: str) -> None:
+        """Wait no more for `token`; if it was still open, its answer will be late."""
+        if self._waiting.pop(token, None) is not None:
+            self._late[token] = None
+            if len(self._late) > self.bounds.late_tokens_max:
+                self._late.popitem(last=False)
+
+    async def _receive(self, delivery: Delivery) -> None:
+        token = delivery.subject[len(self.inbox_dot) :]
+        waiting = self._waiting.pop(token, None)
+        if waiting is None:
+            if token in self._late:
+                del self._late[token]
+                self.counters.late += 1
+            else:
+                self.counters.strays += 1
+            return
+        headers = delivery.headers
+        waiting[0].receive(waiting[1], delivery.data, reply_error(headers) if headers else None)
+
+    # -- serving
+
+    async def serve(
+        self, kind: type[Request[Any]], serve: Serve[Any], *, queue: str | None = None, **keys: str
+    ) -> Subscription:
+        """Answer requests of one kind; what is not a legal request is answered with a typed error and never served."""
+        pattern = kind.route.template.pattern(prefix=self.prefix, **keys)
+
+        async def receive(delivery: Delivery) -> None:
+            try:
+                call = self._open(kind, delivery)
+            except AntiphonError as error:
+                self.counters.refuse(error.code)
+                await self.refuse(delivery.reply, error)
+                return
+            if call is not None:
+                await serve(call)
+
+        return await self.transport.subscribe(pattern, receive, queue=queue if queue is not None else kind.route.queue)
+
+    async def hear(self, kind: type[Fact], heard: Heard[Any], **keys: str) -> Subscription:
+        """Hear facts of one kind; what is not a legal fact is counted and dropped."""
+        pattern = kind.route.template.pattern(prefix=self.prefix, **keys)
+
+        async def receive(delivery: Delivery) -> None:
+            try:
+                found = kind.route.template.parse(delivery.subject, prefix=self.prefix)
+                fact = decode(kind, delivery.data)
+            except AntiphonError as error:
+                self.counters.refuse(error.code)
+                return
+            await heard(fact, found)
+
+        return await self.transport.subscribe(pattern, receive, queue=kind.route.queue)
+
+    async def refuse(self, reply: str, error: AntiphonError) -> None:
+        """Send an error to a reply subject; its class crosses as its code."""
+        if not reply:
+            return
+        text = error.text.replace("\r", " ").replace("\n", " ").encode("ascii", "replace").decode()[:1_000]
+        headers = {ERROR_CODE: error.code, ERROR: text or error.code}
+        if error.retry_after_ms is not None:
+            headers[RETRY_AFTER] = str(error.retry_after_ms)
+        try:
+            await self.transport.publish(reply, b"", headers=headers)
+        except AntiphonError as failed:
+            log.warning("bus.refusal_not_sent", code=error.code, error=failed.code)
+
+    def _open(self, kind: type[Request[Any]], delivery: Delivery) -> Call[Any] | None:
+        keys = kind.route.template.parse(delivery.subject, prefix=self.prefix)
+        caller = keys.pop("caller", "")
+        if not self._may_reply(kind, caller, delivery.reply):
+            self.counters.laundered += 1
+            return None
+        headers = delivery.headers or {}
+        self._check_type(kind, headers.get(TYPE))
+        request = headers.get(REQUEST) or self.draw()
+        if len(request) > self.bounds.request_id_max or not request.isprintable():
+            raise Malformed(f"{REQUEST}: at most {self.bounds.request_id_max} printable characters")
+        budget = self._budget(headers.get(BUDGET))
+        message = decode(kind, delivery.data)
+        return Call(self, message, caller, keys, request, self.clock.now_ms() + budget, delivery.reply)
+
+    def _may_reply(self, kind: type[Request[Any]], caller: str, reply: str) -> bool:
+        """Whether the reply lies where it must; without this, answers can be laundered (FACTS, hole 1)."""
+        if kind.route.is_lane:
+            owner = subjects.inbox_owner(reply)
+            return owner is not None and subjects.is_master(owner)
+        return not reply or subjects.is_inbox_of(reply, caller)
+
+    def _check_type(self, kind: type[Request[Any]], given: str | None) -> None:
+        if given is None:
+            return
+        name, _, version = given.partition("/")
+        if name != kind.__name__:
+            raise Malformed(f"{TYPE} says {name[:80]!r}, this subject takes {kind.__name__}")
+        if version.split(".")[0] != kind.wire_version.split(".")[0]:
+            raise UnknownVersion(f"{kind.__name__} {version[:20]!r}; this process speaks {kind.wire_version}")
+
+    def _budget(self, given: str | None) -> int:
+        if given is None:
+            return self.bounds.budget_default_ms
+        if not (given.isascii() and given.lstrip("-").isdecimal() and len(given) < 16):  # noqa: PLR2004 - longer is no budget
+            raise Malformed(f"{BUDGET}: {given[:20]!r} is not a number of milliseconds")
+        budget = int(given)
+        if budget <= 0:
+            raise OutOfBudget("the budget was spent before the request arrived")
+        return min(budget, self.bounds.budget_max_ms)

@@ -1,0 +1,246 @@
+"""A NATS server in this process: the same laws without a network, for tests and for nodes inside a master.
+
+What is kept true: subjects and wildcards, queue groups, order within a subscription, replies, "no responders",
+the payload bound, key-values with revisions and watches, and that a receiver never runs inside the sender's call.
+Each subscription hands its messages to one task, as nats-py does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from antiphon.bus.protocol import NO_RESPONDERS, STATUS, Bucket, Entry, Headers, KeyValue, Receive
+from antiphon.errors import NotConnected, Oversize
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryDelivery:
+    """One message on its way."""
+
+    subject: str
+    reply: str
+    data: bytes
+    headers: Headers | None
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """Whether a subscription pattern (`*` one token, `>` the rest) matches a concrete subject."""
+    wanted, given = pattern.split("."), subject.split(".")
+    for at, want in enumerate(wanted):
+        if want == ">":
+            return len(given) > at
+        if at >= len(given) or want not in ("*", given[at]):
+            return False
+    return len(wanted) == len(given)
+
+
+class MemorySubscription:
+    """Interest of one connection in a subject."""
+
+    def __init__(self, server: MemoryServer, pattern: str, receive: Receive, queue: str | None) -> None:
+        self.pattern = pattern
+        self.queue = queue
+        self._server = server
+        self._receive = receive
+        self._pending: asyncio.Queue[MemoryDelivery] = asyncio.Queue(server.pending_max)
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"memory:{pattern}")
+
+    def offer(self, delivery: MemoryDelivery) -> None:
+        """Queue a message; a subscriber that is too slow loses it, as on the real server."""
+        with suppress(asyncio.QueueFull):
+            self._pending.put_nowait(delivery)
+
+    async def _run(self) -> None:
+        while True:
+            delivery = await self._pending.get()
+            try:
+                await self._receive(delivery)
+            finally:
+                self._pending.task_done()
+
+    async def drain(self) -> None:
+        """Take no more, and return when all that had arrived were received."""
+        self._server.forget(self)
+        if not self._task.done():
+            await self._pending.join()
+        self._task.cancel()
+
+
+@dataclass(slots=True)
+class MemoryBucket:
+    """A bucket: the last value of each key."""
+
+    entries: dict[str, Entry] = field(default_factory=dict[str, Entry])
+    revision: int = 0
+    watchers: list[Callable[[Entry], None]] = field(default_factory=list[Callable[[Entry], None]])
+
+    def write(self, key: str, value: bytes | None) -> int:
+        """Write, tell the watchers, and return the new revision."""
+        self.revision += 1
+        entry = Entry(key, value, self.revision)
+        self.entries[key] = entry
+        for changed in tuple(self.watchers):
+            asyncio.get_running_loop().call_soon(changed, entry)
+        return self.revision
+
+
+class MemoryWatch:
+    """A running watch."""
+
+    def __init__(self, bucket: MemoryBucket, changed: Callable[[Entry], None]) -> None:
+        self._bucket = bucket
+        self._changed = changed
+
+    async def stop(self) -> None:
+        """Report no more changes."""
+        with suppress(ValueError):
+            self._bucket.watchers.remove(self._changed)
+
+
+class MemoryKeyValue:
+    """One connection's hold of a bucket."""
+
+    def __init__(self, bucket: MemoryBucket) -> None:
+        self._bucket = bucket
+
+    async def get(self, key: str) -> Entry | None:
+        """Return the entry, or None when there is no such key."""
+        entry = self._bucket.entries.get(key)
+        return None if entry is None or entry.value is None else entry
+
+    async def put(self, key: str, value: bytes) -> int:
+        """Write and return the new revision."""
+        return self._bucket.write(key, value)
+
+    async def update(self, key: str, value: bytes, revision: int) -> int | None:
+        """Write if the key's last revision is `revision`; a deleted key counts as 0, as a missing one does."""
+        last = self._bucket.entries.get(key)
+        current = 0 if last is None or last.value is None else last.revision
+        return self._bucket.write(key, value) if current == revision else None
+
+    async def delete(self, key: str) -> None:
+        """Delete; deleting what is not there is no error."""
+        if await self.get(key) is not None:
+            self._bucket.write(key, None)
+
+    async def watch(self, changed: Callable[[Entry], None]) -> MemoryWatch:
+        """Report every key now in the bucket, return, and report every change from then on."""
+        for entry in sorted(self._bucket.entries.values(), key=lambda e: e.revision):
+            if entry.value is not None:
+                changed(entry)
+        self._bucket.watchers.append(changed)
+        return MemoryWatch(self._bucket, changed)
+
+
+class MemoryServer:
+    """The server that memory transports connect to."""
+
+    def __init__(self, *, seed: int = 0, payload_max: int = 1024 * 1024, pending_max: int = 65_536) -> None:
+        self.payload_max = payload_max
+        self.pending_max = pending_max
+        self.buckets: dict[str, MemoryBucket] = {}
+        self._dice = random.Random(seed)  # noqa: S311 - repeatable choice of a queue member, no secret
+        self._subscriptions: list[MemorySubscription] = []
+
+    def connect(self) -> MemoryTransport:
+        """Return a new connection."""
+        return MemoryTransport(self)
+
+    def subscribe(self, pattern: str, receive: Receive, queue: str | None) -> MemorySubscription:
+        """Add interest."""
+        subscription = MemorySubscription(self, pattern, receive, queue)
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def forget(self, subscription: MemorySubscription) -> None:
+        """Remove interest."""
+        with suppress(ValueError):
+            self._subscriptions.remove(subscription)
+
+    def route(self, delivery: MemoryDelivery) -> int:
+        """Hand a message to every subscriber and to one of each queue group; return how many got it."""
+        groups: dict[tuple[str, str], list[MemorySubscription]] = {}
+        singles: list[MemorySubscription] = []
+        for subscription in self._subscriptions:
+            if matches(subscription.pattern, delivery.subject):
+                if subscription.queue is None:
+                    singles.append(subscription)
+                else:
+                    groups.setdefault((subscription.queue, subscription.pattern), []).append(subscription)
+        chosen = singles + [self._dice.choice(members) for members in groups.values()]
+        for subscription in chosen:
+            subscription.offer(delivery)
+        return len(chosen)
+
+
+class MemoryTransport:
+    """One connection to a `MemoryServer`."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        self._server = server
+        self._subscriptions: list[MemorySubscription] = []
+        self._reconnected: list[Callable[[], None]] = []
+        self._closed = False
+        self._severed = False
+
+    @property
+    def payload_max(self) -> int:
+        """The largest payload in bytes."""
+        return self._server.payload_max
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a publish now would leave this connection."""
+        return not (self._closed or self._severed)
+
+    async def publish(self, subject: str, data: bytes, *, reply: str = "", headers: Headers | None = None) -> None:
+        """Send; the receivers run later, never inside this call."""
+        if not self.is_connected:
+            raise NotConnected("the memory connection is closed" if self._closed else "the memory server is away")
+        if len(data) > self.payload_max:
+            raise Oversize(f"{len(data)} bytes; the server takes {self.payload_max}")
+        delivery = MemoryDelivery(subject, reply, bytes(data), None if headers is None else dict(headers))
+        if self._server.route(delivery) == 0 and reply:
+            self._server.route(MemoryDelivery(reply, "", b"", {STATUS: NO_RESPONDERS}))
+
+    async def subscribe(self, subject: str, receive: Receive, *, queue: str | None = None) -> MemorySubscription:
+        """Receive what is published on a subject."""
+        subscription = self._server.subscribe(subject, receive, queue)
+        self._subscriptions.append(subscription)
+        return subscription
+
+    async def flush(self) -> None:
+        """Let everything that was sent reach its subscription."""
+        await asyncio.sleep(0)
+
+    async def key_value(self, bucket: Bucket) -> KeyValue:
+        """Open a declared bucket."""
+        return MemoryKeyValue(self._server.buckets.setdefault(bucket.name, MemoryBucket()))
+
+    def on_reconnect(self, call: Callable[[], None]) -> None:
+        """Call whenever a lost connection is back."""
+        self._reconnected.append(call)
+
+    def sever(self) -> None:
+        """Lose the connection, for tests: publishes are refused until `mend`."""
+        self._severed = True
+        for subscription in self._subscriptions:
+            self._server.forget(subscription)
+
+    def mend(self) -> None:
+        """Have the connection back."""
+        self._severed = False
+        for subscription in self._subscriptions:
+            self._server._subscriptions.append(subscription)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - both are this server
+        for call in self._reconnected:
+            call()
+
+    async def close(self) -> None:
+        """Drain every subscription and disconnect."""
+        for subscription in self._subscriptions:
+            await subscription.drain()
+        self._closed = True

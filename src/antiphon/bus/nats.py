@@ -1,0 +1,297 @@
+"""The NATS transport: the only module that imports nats-py.
+
+A lost connection is tried again for ever; meanwhile publishes fail at once with `NotConnected`, because a request
+that waits in a buffer is answered after its asker has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, cast
+
+import nats.errors
+import nats.js.errors
+import structlog
+from nats.aio.client import Client
+from nats.js import api
+from nats.js.client import JetStreamContext
+from nats.js.kv import KeyValue as NatsBucket
+
+from antiphon.bus.endpoint import Endpoint
+from antiphon.bus.protocol import Bucket, Entry, Headers, KeyValue, Receive, Subscription
+from antiphon.bus.server import check_version
+from antiphon.errors import NotConnected, Oversize
+
+log = structlog.get_logger("antiphon.bus")
+
+CONNECT_TIMEOUT_S = 5
+RECONNECT_WAIT_S = 0.2
+DRAIN_TIMEOUT_S = 10
+
+
+class NatsTransport:
+    """One connection to a NATS server."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._reconnected: list[Callable[[], None]] = []
+        self._watches: list[NatsWatch] = []
+
+    @classmethod
+    async def connect(cls, endpoint: Endpoint, *, name: str, inbox: str) -> NatsTransport:
+        """Connect, or raise `NotConnected`; `ServerTooOld` for a server below the supported version."""
+        client = Client()
+        transport = cls(client)
+        try:
+            await client.connect(
+                endpoint.url,
+                name=name,
+                inbox_prefix=inbox,
+                connect_timeout=CONNECT_TIMEOUT_S,
+                reconnect_time_wait=cast("int", RECONNECT_WAIT_S),
+                max_reconnect_attempts=-1,
+                allow_reconnect=True,
+                drain_timeout=DRAIN_TIMEOUT_S,
+                error_cb=transport._errored,
+                disconnected_cb=transport._disconnected,
+                reconnected_cb=transport._reconnect,
+                **credentials(endpoint),
+            )
+        except (OSError, TimeoutError, nats.errors.Error) as error:
+            with suppress(Exception):
+                await client.close()
+            raise NotConnected(f"no NATS server at {endpoint.url}: {error}") from error
+        check_version(str(client.connected_server_version))
+        return transport
+
+    @property
+    def payload_max(self) -> int:
+        """The largest payload in bytes that the server takes."""
+        return int(self._client.max_payload)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a publish now would leave this process."""
+        return bool(self._client.is_connected)
+
+    async def publish(self, subject: str, data: bytes, *, reply: str = "", headers: Headers | None = None) -> None:
+        """Send; at most once, no acknowledgement."""
+        client = self._client
+        if not client.is_connected:
+            raise NotConnected("the connection to the NATS server is lost; it is being tried again")
+        try:
+            await client.publish(subject, data, reply, cast("dict[str, str] | None", headers))
+        except nats.errors.MaxPayloadError:
+            raise Oversize(f"{len(data)} bytes; the server takes {self.payload_max}") from None
+        except (nats.errors.Error, OSError) as error:
+            raise NotConnected(f"not sent: {type(error).__name__}") from error
+
+    async def subscribe(self, subject: str, receive: Receive, *, queue: str | None = None) -> Subscription:
+        """Receive what is published on a subject."""
+        try:
+            return cast("Subscription", await self._client.subscribe(subject, queue or "", cast("Any", receive)))
+        except nats.errors.Error as error:
+            raise NotConnected(f"not subscribed: {error}") from error
+
+    async def flush(self) -> None:
+        """Return when the server has seen everything sent so far."""
+        try:
+            await self._client.flush(CONNECT_TIMEOUT_S)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise NotConnected(f"not flushed: {type(error).__name__}") from error
+
+    async def key_value(self, bucket: Bucket) -> KeyValue:
+        """Open a declared bucket, creating it where it is missing."""
+        js = self._client.jetstream(timeout=CONNECT_TIMEOUT_S)
+        config = api.StreamConfig(
+            name=f"KV_{bucket.name}",
+            description=bucket.description,
+            subjects=[f"$KV.{bucket.name}.>"],
+            storage=api.StorageType.FILE,
+            max_msgs_per_subject=1,
+            max_bytes=bucket.bytes_max,
+            max_msg_size=bucket.value_bytes_max,
+            discard=api.DiscardPolicy.NEW,
+            allow_direct=True,
+            allow_rollup_hdrs=False,
+            deny_delete=True,
+            deny_purge=True,
+        )
+        try:
+            await js.add_stream(config)
+            opened = NatsKeyValue(self, js, await js.key_value(bucket.name))
+        except nats.js.errors.NotFoundError as error:
+            raise NotConnected("the NATS server has no JetStream: start it with -js") from error
+        except (nats.errors.Error, TimeoutError) as error:
+            raise NotConnected(f"the bucket {bucket.name} cannot be opened: {error}") from error
+        return opened
+
+    def on_reconnect(self, call: Callable[[], None]) -> None:
+        """Call whenever a lost connection is back."""
+        self._reconnected.append(call)
+
+    async def close(self) -> None:
+        """Drain every subscription, send what is left, and disconnect."""
+        for watch in tuple(self._watches):
+            await watch.stop()
+        try:
+            await self._client.drain()
+        except nats.errors.Error:
+            with suppress(Exception):
+                await self._client.close()
+
+    def watching(self, watch: NatsWatch) -> None:
+        """Remember a watch, so that it is stopped before the connection is drained."""
+        self._watches.append(watch)
+
+    async def _errored(self, error: Exception) -> None:
+        log.warning("bus.error", error=f"{type(error).__name__}: {error}"[:300])
+
+    async def _disconnected(self) -> None:
+        log.warning("bus.disconnected")
+
+    async def _reconnect(self) -> None:
+        log.info("bus.reconnected", server=str(self._client.connected_server_version))
+        for call in self._reconnected:
+            call()
+
+
+def credentials(endpoint: Endpoint) -> dict[str, Any]:
+    """Return the connect options that an endpoint's credentials stand for."""
+    given = {
+        "user": endpoint.user,
+        "password": endpoint.password,
+        "token": endpoint.token,
+        "user_credentials": None if endpoint.credentials is None else str(endpoint.credentials),
+        "nkeys_seed": None if endpoint.nkey_seed_file is None else str(endpoint.nkey_seed_file),
+    }
+    return {option: value for option, value in given.items() if value is not None}
+
+
+class NatsKeyValue:
+    """One connection's hold of a JetStream bucket."""
+
+    def __init__(self, transport: NatsTransport, js: JetStreamContext, bucket: NatsBucket) -> None:
+        self._transport = transport
+        self._js = js
+        self.bucket = bucket
+
+    async def get(self, key: str) -> Entry | None:
+        """Return the entry, or None when there is no such key."""
+        try:
+            entry = await self.bucket.get(key)
+        except nats.js.errors.KeyNotFoundError:
+            return None
+        except (nats.errors.Error, TimeoutError) as error:
+            raise NotConnected(f"{key} cannot be read: {type(error).__name__}") from error
+        return Entry(key, entry.value, entry.revision or 0)
+
+    async def put(self, key: str, value: bytes) -> int:
+        """Write and return the new revision."""
+        try:
+            return await self.bucket.put(key, value)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise NotConnected(f"{key} cannot be written: {type(error).__name__}") from error
+
+    async def update(self, key: str, value: bytes, revision: int) -> int | None:
+        """Write if the key's last revision is `revision`."""
+        try:
+            if revision == 0:
+                return await self.bucket.create(key, value)
+            return await self.bucket.update(key, value, revision)
+        except nats.js.errors.KeyWrongLastSequenceError:
+            return None
+        except (nats.errors.Error, TimeoutError) as error:
+            raise NotConnected(f"{key} cannot be written: {type(error).__name__}") from error
+
+    async def delete(self, key: str) -> None:
+        """Delete; deleting what is not there is no error."""
+        try:
+            await self.bucket.delete(key)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise NotConnected(f"{key} cannot be deleted: {type(error).__name__}") from error
+
+    async def watch(self, changed: Callable[[Entry], None]) -> NatsWatch:
+        """Report every key now in the bucket, return, and report every change from then on."""
+        watch = NatsWatch(self.bucket, changed)
+        self._transport.watching(watch)
+        self._transport.on_reconnect(watch.begin_again)
+        await watch.start()
+        return watch
+
+
+class NatsWatch:
+    """A running watch; after a reconnect the server's consumer may be gone, so it starts over and compares."""
+
+    def __init__(self, bucket: NatsBucket, changed: Callable[[Entry], None]) -> None:
+        self._bucket = bucket
+        self._changed = changed
+        self._known: dict[str, int] = {}
+        self._complete = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Return when the whole bucket was reported."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="bus:watch")
+        waiting = asyncio.ensure_future(self._complete.wait())
+        await asyncio.wait({waiting, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if self._task.done():
+            self._task.result()
+
+    def begin_again(self) -> None:
+        """Compare with the whole bucket once more."""
+        if self._following is not None:
+            self._following.cancel()
+
+    async def stop(self) -> None:
+        """Report no more changes."""
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self) -> None:
+        while True:
+            self._following = following = asyncio.get_running_loop().create_task(self._follow(), name="bus:follow")
+            try:
+                await asyncio.wait({following})
+            finally:
+                following.cancel()
+            error = None if following.cancelled() else following.exception()
+            if error is not None:
+                if not isinstance(error, (nats.errors.Error, TimeoutError)):
+                    raise error
+                if not self._complete.is_set():
+                    raise NotConnected(f"the bucket cannot be watched: {type(error).__name__}") from error
+                log.warning("bus.watch_lost", error=f"{type(error).__name__}: {error}"[:200])
+                await asyncio.sleep(RECONNECT_WAIT_S)
+
+    async def _follow(self) -> None:
+        watcher = await self._bucket.watchall()
+        try:
+            seen: set[str] = set()
+            while (entry := await watcher.updates(timeout=CONNECT_TIMEOUT_S)) is not None:
+                seen.add(entry.key)
+                self._report(entry)
+            for key in set(self._known) - seen:
+                self._changed(Entry(key, None, self._known.pop(key)))
+            self._complete.set()
+            async for entry in watcher:
+                if entry is not None:
+                    self._report(entry)
+        finally:
+            with suppress(nats.errors.Error, TimeoutError):
+                await watcher.stop()
+
+    def _report(self, entry: NatsBucket.Entry) -> None:
+        revision = entry.revision or 0
+        if entry.operation is None:
+            if self._known.get(entry.key) != revision:
+                self._known[entry.key] = revision
+                self._changed(Entry(entry.key, entry.value or b"", revision))
+        elif self._known.pop(entry.key, None) is not None:
+            self._changed(Entry(entry.key, None, revision))

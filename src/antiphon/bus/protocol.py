@@ -1,0 +1,135 @@
+"""What a bus is made of: a transport that carries bytes, and key-values.
+
+There are two transports, `bus.nats` and `bus.memory`, under one suite of laws (`tests/contract`); everything typed
+stands once, above them, in `bus.bus`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+STATUS = "Status"
+"""Header of the server's own replies; `503` means that nobody listens on the subject."""
+NO_RESPONDERS = "503"
+
+Headers = Mapping[str, str]
+
+
+class Delivery(Protocol):
+    """One message as it arrived."""
+
+    @property
+    def subject(self) -> str:
+        """The subject it was published on."""
+        ...
+
+    @property
+    def reply(self) -> str:
+        """Where an answer goes; empty when none is wanted."""
+        ...
+
+    @property
+    def data(self) -> bytes:
+        """The payload."""
+        ...
+
+    @property
+    def headers(self) -> Headers | None:
+        """The headers, or None."""
+        ...
+
+
+Receive = Callable[[Delivery], Awaitable[None]]
+
+
+class Subscription(Protocol):
+    """Interest in a subject; its messages arrive in order, one at a time."""
+
+    async def drain(self) -> None:
+        """Take no more, and return when all that had arrived were received."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One key of a bucket at one revision; `value` is None when the key was deleted."""
+
+    key: str
+    value: bytes | None
+    revision: int
+
+
+class Watch(Protocol):
+    """A running watch of a bucket."""
+
+    async def stop(self) -> None:
+        """Report no more changes."""
+
+
+class KeyValue(Protocol):
+    """A bucket: the last value of each key, with revisions that only grow."""
+
+    async def get(self, key: str) -> Entry | None:
+        """Return the entry, or None when there is no such key."""
+
+    async def put(self, key: str, value: bytes) -> int:
+        """Write and return the new revision."""
+        ...
+
+    async def update(self, key: str, value: bytes, revision: int) -> int | None:
+        """Write if the key's last revision is `revision` (0: no such key); return the new one, or None if it is not."""
+
+    async def delete(self, key: str) -> None:
+        """Delete; deleting what is not there is no error."""
+
+    async def watch(self, changed: Callable[[Entry], None]) -> Watch:
+        """Report every key now in the bucket, return, and report every change from then on.
+
+        After a lost connection the whole bucket is compared again: what went away meanwhile is reported as deleted.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A declared bucket, see `bus.assets`."""
+
+    name: str
+    description: str
+    value_bytes_max: int
+    bytes_max: int
+
+
+class Transport(Protocol):
+    """A connection that carries bytes on subjects."""
+
+    @property
+    def payload_max(self) -> int:
+        """The largest payload in bytes that the server takes."""
+        ...
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a publish now would leave this process."""
+        ...
+
+    async def publish(self, subject: str, data: bytes, *, reply: str = "", headers: Headers | None = None) -> None:
+        """Send; at most once, no acknowledgement. Raises `NotConnected` or `Oversize`."""
+
+    async def subscribe(self, subject: str, receive: Receive, *, queue: str | None = None) -> Subscription:
+        """Receive what is published on a subject; of a queue group one member gets each message."""
+        ...
+
+    async def flush(self) -> None:
+        """Return when the server has seen everything sent so far."""
+
+    async def key_value(self, bucket: Bucket) -> KeyValue:
+        """Open a declared bucket, creating it where it is missing."""
+        ...
+
+    def on_reconnect(self, call: Callable[[], None]) -> None:
+        """Call whenever a lost connection is back."""
+
+    async def close(self) -> None:
+        """Drain every subscription, send what is left, and disconnect."""
