@@ -9,6 +9,7 @@ its command line, stops it and goes on with the same data.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
@@ -38,7 +39,7 @@ EXIT_POLL_MS: Final = 100
 VERSION_MS_MAX: Final = 10_000
 
 _KILL = signal.SIGTERM if os.name == "nt" else signal.SIGKILL
-_VERSION = re.compile(r"v?(\d{1,6})\.(\d{1,6})\.(\d{1,6})(-[0-9A-Za-z.-]+)?\s*$")
+_VERSION = re.compile(r"(?<![\w.])v?(\d{1,6})\.(\d{1,6})\.(\d{1,6})(-[0-9A-Za-z.-]+)?(?![\w.])")
 
 
 def find_binary() -> Path:
@@ -53,7 +54,7 @@ def find_binary() -> Path:
 
 
 def check_version(text: str) -> tuple[int, int, int]:
-    """Return the version in `text` (`2.15.1`, `v2.15.1`, `nats-server: v2.15.1`).
+    """Return the version in `text` (`2.15.1`, `nats-server: v2.15.1`, `<nats server v2.15.1>`).
 
     Raises `ServerTooOld` for one below `VERSION_MIN`, for a pre-release of exactly that, and for an unreadable one.
     """
@@ -220,12 +221,17 @@ async def _end_orphans(files: Files) -> None:
     """End the servers that a killed holder left behind, each only if its command line is really ours."""
     for pid in filter(files.is_served_by, files.pids()):
         gone = partial(files.is_gone, pid)
-        os.kill(pid, signal.SIGTERM)
+        _signal(pid, signal.SIGTERM)
         if not await _until(gone, STOP_MS_MAX):
-            os.kill(pid, _KILL)
+            _signal(pid, _KILL)
             if not await _until(gone, KILL_MS_MAX):
                 raise ServerFailed(f"process {pid} still serves {files.data} and cannot be ended")
     files.clean()
+
+
+def _signal(pid: int, word: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it ended by itself in this very moment
+        os.kill(pid, word)
 
 
 async def _until(true: Callable[[], bool], bound_ms: int) -> bool:
