@@ -1,0 +1,236 @@
+"""A folder as a node: Markdown, HTML and text files, found again as soon as they change.
+
+Markdown is cut at its headings, so that a hit is the section that answers and not the book around it; text and HTML
+are one hit a file unless they are long (`reading.sections`). The watcher only says *that* something happened below the
+folder; what happened is read from the folder itself, by comparing modification times and sizes. So a moved folder, a
+burst that overran the operating system's event queue and a file written before the watch began are all seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import quote
+
+import structlog
+
+from antiphon.connectors.base import Indexed, Progress
+from antiphon.connectors.index import Entry
+from antiphon.connectors.reading.markup import page
+from antiphon.connectors.reading.sections import Section, markdown, pieces, plain
+from antiphon.errors import ContentUnreadable
+
+log = structlog.get_logger(__name__)
+
+MARKDOWN = frozenset({".md", ".markdown", ".mdx"})
+HTML = frozenset({".html", ".htm", ".xhtml"})
+TEXT = frozenset({".txt", ".text", ".rst", ".adoc"})
+DEBOUNCE_MS = 400
+"""Changes this close together are read as one; an editor's save is several events."""
+RESCAN_MS = 5_000
+"""The folder is compared this often even without an event: network file systems send none."""
+
+Stamp = tuple[int, int]
+"""Modification time in nanoseconds and size in bytes: a file whose stamp is the same is taken to be the same."""
+
+
+class _SkippedError(Exception):
+    """A file that is not read, with the reason."""
+
+
+@dataclass(frozen=True)
+class Folder(Indexed):
+    """Markdown, HTML and text files below a folder, indexed again when they change.
+
+    Hidden files and symbolic links that lead out of the folder are not read; neither are binary files and text that
+    is not UTF-8 (or UTF-16 with its mark). They are counted by reason in the log.
+
+    Attributes:
+        path: the folder; everything below it is read.
+        url_base: where the folder is published, e.g. https://example.org/docs; hits lead there instead of to file://.
+        file_bytes_max: larger files are not read.
+        files_max: a folder with more files than this is refused.
+    """
+
+    kind: ClassVar[str] = "folder"
+
+    path: Path
+    _: KW_ONLY
+    url_base: str | None = None
+    file_bytes_max: int = 1_000_000
+    files_max: int = 10_000
+
+    @cached_property
+    def _root(self) -> Path:
+        return self.path.expanduser().resolve()
+
+    @cached_property
+    def _stamps(self) -> dict[str, Stamp]:
+        return {}
+
+    def describe(self) -> str:
+        """Return the folder's name and what it holds."""
+        return f"Documents of the folder {self._root.name}"
+
+    def topics(self) -> tuple[str, ...]:
+        """Return the folder's name."""
+        return (self.kind, self._root.name.lower())
+
+    def entries(self, progress: Progress) -> Iterator[Entry]:
+        """Read every file.
+
+        Raises:
+            ContentUnreadable: it is not a folder, may not be listed, or holds more files than `files_max`.
+        """
+        if not self._root.is_dir():
+            raise ContentUnreadable(f"{self.path} is not a folder")
+        try:
+            self._stamps.update(self._scan())
+        except OSError as error:
+            raise ContentUnreadable(f"{self.path} cannot be listed: {error.strerror}") from error
+        return self._read_all(tuple(self._stamps), progress)
+
+    async def watch(self, changed: Callable[[str], None]) -> None:
+        """Re-index what changes below the folder until cancelled."""
+        import watchfiles  # noqa: PLC0415 -- a compiled extension that only a serving node needs
+
+        events = watchfiles.awatch(  # pyright: ignore[reportUnknownMemberType] -- trio's event, which it has no types for
+            self._root, debounce=DEBOUNCE_MS, rust_timeout=RESCAN_MS, yield_on_timeout=True
+        )
+        async for _ in events:
+            summary = await asyncio.to_thread(self.refresh)
+            if summary:
+                log.info("folder re-indexed", folder=self._root.name, changes=summary, entries=len(self.index))
+                changed(summary)
+
+    def refresh(self) -> str:
+        """Compare the folder with the index, re-index what differs, and return what that was; empty for nothing."""
+        try:
+            present = self._scan()
+        except (OSError, ContentUnreadable) as error:
+            log.warning("folder not readable, serving what was read before", folder=self._root.name, reason=str(error))
+            return ""
+        known = self._stamps
+        differing = [file for file, stamp in present.items() if known.get(file) != stamp]
+        gone = [file for file in known if file not in present]
+        if not differing and not gone:
+            return ""
+        added = sum(file not in known for file in differing)
+        by_file: dict[str, list[Entry]] = {file: [] for file in (*differing, *gone)}
+        for entry in self._read_all(differing, _ignore):
+            by_file[entry.origin].append(entry)
+        self.index.replace(by_file)
+        known.clear()
+        known.update(present)
+        return f"{added} added, {len(differing) - added} modified, {len(gone)} deleted"
+
+    def _scan(self) -> dict[str, Stamp]:
+        """Return the stamp of each file that is worth reading, by its path relative to the folder."""
+        found = dict[str, Stamp]()
+        for path, stat in _files(self._root, self._root):
+            found[path.relative_to(self._root).as_posix()] = (stat.st_mtime_ns, stat.st_size)
+            if len(found) > self.files_max:
+                raise ContentUnreadable(f"{self.path} holds more than files_max = {self.files_max} files")
+        return dict(sorted(found.items()))
+
+    def _read_all(self, files: Iterable[str], progress: Progress) -> Iterator[Entry]:
+        files, skipped = tuple(files), Counter[str]()
+        for done, file in enumerate(files, 1):
+            try:
+                yield from self._read(file)
+            except _SkippedError as reason:
+                skipped[str(reason)] += 1
+                log.debug("file skipped", file=file, reason=str(reason))
+            progress(done, len(files))
+        if skipped:
+            log.info("files skipped", folder=self._root.name, **skipped)
+
+    def _read(self, file: str) -> Iterator[Entry]:
+        path = self._root / file
+        text = _text(path, self.file_bytes_max)
+        url = self._url(file)
+        for section in _sections(path, text):
+            mark = f"#{section.fragment}" if section.fragment else ""
+            link = url + (mark if "~" not in mark else "")
+            time_ms = self._stamps.get(file, (0, 0))[0] // 1_000_000 or None
+            yield Entry(file + mark, section.title, section.text, link, time_ms=time_ms, origin=file)
+
+    def _url(self, file: str) -> str:
+        if self.url_base is None:
+            return (self._root / file).as_uri()
+        return f"{self.url_base.rstrip('/')}/{quote(os.fsencode(file))}"
+
+
+def _ignore(done: int, total: int) -> None:
+    del done, total
+
+
+def _files(folder: Path, root: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield the readable kinds of files below `folder` that are not hidden and do not lead out of `root`."""
+    with os.scandir(folder) as found:
+        children = sorted(found, key=lambda child: child.name)
+    for child in children:
+        path = Path(child.path)
+        if child.name.startswith("."):
+            continue
+        if child.is_dir(follow_symlinks=False):
+            yield from _files_if_allowed(path, root)
+        elif path.suffix.lower() in MARKDOWN | HTML | TEXT and _stays_inside(path, child, root):
+            try:
+                yield path, child.stat()
+            except OSError:  # deleted since it was listed
+                continue
+
+
+def _files_if_allowed(folder: Path, root: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    try:
+        yield from _files(folder, root)
+    except OSError as error:
+        log.warning("folder skipped", folder=folder.name, reason=error.strerror)
+
+
+def _stays_inside(path: Path, child: os.DirEntry[str], root: Path) -> bool:
+    """Whether a child is a regular file below the root; linked folders are not followed, so there are no circles."""
+    try:
+        return child.is_file() and (not child.is_symlink() or path.resolve().is_relative_to(root))
+    except OSError:
+        return False
+
+
+def _text(path: Path, bytes_max: int) -> str:
+    """Return the text of a file.
+
+    Raises:
+        _SkippedError: it is too large, unreadable, binary or in another encoding.
+    """
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(bytes_max + 1)
+    except OSError as error:
+        raise _SkippedError("unreadable") from error
+    if len(content) > bytes_max:
+        raise _SkippedError("too_large")
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise _SkippedError("binary" if b"\0" in content else "not_utf_8") from error
+    if "\0" in text:
+        raise _SkippedError("binary")
+    return text
+
+
+def _sections(path: Path, text: str) -> Iterator[Section]:
+    suffix = path.suffix.lower()
+    if suffix in MARKDOWN:
+        return markdown(text, path.stem)
+    if suffix in HTML:
+        title, words = page(text)
+        return pieces(title or path.stem, words, "")
+    return plain(text, path.stem)
