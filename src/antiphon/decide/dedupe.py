@@ -1,0 +1,81 @@
+"""Exact dedupe: the same content from several nodes, or twice from one, is one hit that lists its other sources.
+
+A copy is a copy when its content hash is the same. Scores of copies are never added: that a document was copied often
+does not make it a better answer, and a node could vote for itself. Hits without a hash are never merged across nodes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Sequence
+from itertools import starmap
+
+import msgspec
+
+from antiphon.decide.fusing import NodeReply, Scored
+
+_HASH_BYTES = 16
+
+
+class Fused(msgspec.Struct, gc=False):
+    """One hit of the final list; a struct, because a hundred a search are made.
+
+    Attributes:
+        score: its score, the best among its copies.
+        reply: index of the reply it came with.
+        hit: its index in that reply.
+        also: (reply index, hit index) of its copies from other nodes, best first, one a node.
+    """
+
+    score: float
+    reply: int
+    hit: int
+    also: tuple[tuple[int, int], ...] = ()
+
+
+def content_hash(title: str, text: str) -> str:
+    """Return the hash of a document's content, 32 hexadecimal digits: alike for texts that differ in case or spaces."""
+    normal = " ".join(unicodedata.normalize("NFKC", f"{title}\n{text}").casefold().split())
+    return hashlib.blake2b(normal.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES).hexdigest()
+
+
+def dedupe(scored: Scored, replies: Sequence[NodeReply]) -> list[Fused]:
+    """Return a fused list, best first, with each content once and each node's id once.
+
+    The best-scored copy stays. A copy under another id of the same node is dropped unlisted: a node is one source.
+    """
+    if not _has_copies(replies):
+        return list(starmap(Fused, scored))
+    fused: list[Fused] = []
+    ids: set[tuple[str, str]] = set()
+    holders: dict[str, tuple[Fused, set[str]]] = {}
+    for score, at, rank in scored:
+        node, hit = replies[at].node, replies[at].found.hits[rank]
+        if (node, hit.id) in ids:
+            continue
+        ids.add((node, hit.id))
+        if hit.hash and hit.hash in holders:
+            best, nodes = holders[hit.hash]
+            if node not in nodes:
+                nodes.add(node)
+                best.also += ((at, rank),)
+            continue
+        one = Fused(score, at, rank)
+        fused.append(one)
+        if hit.hash:
+            holders[hit.hash] = (one, {node})
+    return fused
+
+
+def _has_copies(replies: Sequence[NodeReply]) -> bool:
+    """Return whether any content hash, node or id stands twice: mostly none does, and the list is done."""
+    if len({reply.node for reply in replies}) < len(replies):
+        return True
+    hashes: list[str] = []
+    for reply in replies:
+        hits = reply.found.hits
+        if len({hit.id for hit in hits}) < len(hits):
+            return True
+        hashes += [hit.hash for hit in hits if hit.hash]
+    return len(set(hashes)) < len(hashes)

@@ -1,0 +1,394 @@
+"""Evidence: what nodes tell of their hits, checked against what is possible, as one BM25 over all nodes.
+
+Scores of different engines cannot be compared; counts can. A hit is judged by the best of four tiers that it offers:
+
+1. *counts*: the terms' frequencies in the hit, and the whole collection's statistics with the reply;
+2. *frequencies*: the counts of the hits alone; document frequencies come from the nodes that have them;
+3. *text*: title and snippet, counted here, without a penalty for length;
+4. *rank*: nothing but the place in its node's list.
+
+BM25: Robertson and Zaragoza, The Probabilistic Relevance Framework (2009). Node prior: the language-model selection of
+Si and Callan (2002). Figures: SEARCH.md.
+
+A node may lie, so no number is taken beyond what is possible: terms in a hit <= its length, documents with a term
+<= documents <= the registered size, terms in documents <= the collection's length. That bounds a liar but would still
+let one node make every term look common; `_believed` therefore lets no node alone raise a document frequency above
+2 % of all documents and above eight times what all others together count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from itertools import accumulate, pairwise
+from math import exp, fsum, log
+from operator import ge
+from typing import cast
+
+import msgspec
+
+from antiphon.decide import analyser
+from antiphon.decide.fusing import NodeReply, Question
+from antiphon.messages.wire import WireHit, WireStatistics
+
+K1 = 1.2
+B = 0.75
+OWN_SHARE = 0.65
+"""Weight of a node's own term shares against all nodes' in the node prior; .5 to .8 measured alike."""
+PRIOR_WIDTH = 0.35
+"""How far, in mean log shares, a node's prior falls to 1/e."""
+POSTINGS_SHARE = 0.6
+"""Distinct terms of a document by its length, where a node does not tell: .55-.75 on texts of 50-300 words."""
+ALONE_FACTOR = 8
+"""How many times the other nodes' count of a term one node may raise it to, above `ALONE_SHARE`."""
+ALONE_SHARE = 0.02
+"""Share of all documents up to which one node alone may say that a term is common."""
+LENGTH_FACTOR = 10
+"""How many times longer or shorter than the median node's a node's mean document may count."""
+UNREGISTERED_DOCS_MAX = 1_000
+"""Documents that a node without a registered size may always count for; more only up to what all others have."""
+_TITLE_MAX, _SNIPPET_MAX = 300, 600
+
+
+class Tier(IntEnum):
+    """What a hit is judged by, best first."""
+
+    COUNTS = 1
+    FREQUENCIES = 2
+    TEXT = 3
+    RANK = 4
+
+
+@dataclass(slots=True)
+class Totals:
+    """All collections as one, under the question's analyser.
+
+    Attributes:
+        docs: documents.
+        df: documents that hold each term.
+        length_mean: terms a document.
+        priors: for each reply, how well its collection fits the question, in (0, 1]; None where no df tells.
+    """
+
+    docs: int
+    df: list[int]
+    length_mean: float
+    priors: list[float | None]
+
+    def idf(self) -> list[float]:
+        """Return each term's weight, `ln(1 + (N - df + .5) / (df + .5))`, always above 0."""
+        return [log(1 + (self.docs - df + 0.5) / (df + 0.5)) for df in self.df]
+
+    def weights(self) -> list[float]:
+        """Return idf times k1 + 1, what a term that stands in a document very often adds to its BM25."""
+        return [idf * (K1 + 1) for idf in self.idf()]
+
+    def norm(self) -> tuple[float, float]:
+        """Return (a, b) so that a + b length is what BM25 adds to a term's frequency below the line."""
+        return K1 * (1 - B), K1 * B / self.length_mean if self.length_mean else 0.0
+
+
+@dataclass(slots=True)
+class Judged:
+    """Every hit's evidence.
+
+    Attributes:
+        values: for each reply, the BM25 of each hit; 0 for a hit of which only the rank is known.
+        weaker: (reply, hit) -> tier, for the hits that have no counts.
+        totals: what the values were computed with.
+        flags: node -> what was clamped or ignored.
+    """
+
+    values: list[list[float]]
+    weaker: dict[tuple[int, int], Tier]
+    totals: Totals
+    flags: dict[str, tuple[str, ...]]
+
+    def tier(self, reply: int, hit: int) -> Tier:
+        """Return what a hit was judged by."""
+        counted = Tier.FREQUENCIES if self.totals.priors[reply] is None else Tier.COUNTS
+        return self.weaker.get((reply, hit), counted)
+
+    def bounds(self) -> tuple[float, float]:
+        """Return the least and the largest value of all hits that have one; (0, 0) when none has."""
+        if not self.weaker:
+            known = [values for values in self.values if values]
+            return (min(map(min, known)), max(map(max, known))) if known else (0.0, 0.0)
+        unknown = {place for place, tier in self.weaker.items() if tier is Tier.RANK}
+        some = [v for r, values in enumerate(self.values) for h, v in enumerate(values) if (r, h) not in unknown]
+        return (min(some), max(some)) if some else (0.0, 0.0)
+
+
+class _Text(msgspec.Struct, gc=False):
+    title: str = ""
+    snippet: str | None = None
+
+
+_text = msgspec.json.Decoder(_Text)
+
+
+@dataclass(slots=True)
+class _Flags:
+    """What was wrong with whom; a flag is said once a node."""
+
+    of: dict[str, dict[str, None]] = field(default_factory=dict[str, dict[str, None]])
+
+    def add(self, node: str, flag: str) -> None:
+        self.of.setdefault(node, {})[flag] = None
+
+    def done(self) -> dict[str, tuple[str, ...]]:
+        return {node: tuple(sorted(flags)) for node, flags in sorted(self.of.items())} if self.of else {}
+
+
+def standing(question: Question, replies: Sequence[NodeReply]) -> tuple[Totals, dict[str, tuple[str, ...]]]:
+    """Return the collections' statistics and priors alone, and what was clamped or ignored in them."""
+    flags = _Flags()
+    totals = _totals(question, replies, flags)
+    return totals, flags.done()
+
+
+def neutral(priors: Sequence[float | None]) -> list[float]:
+    """Return priors with the mean of the known ones for the unknown: telling nothing neither helps nor harms."""
+    known = [prior for prior in priors if prior is not None]
+    mean = fsum(known) / len(known) if known else 1.0
+    return [mean if prior is None else prior for prior in priors]
+
+
+def judge(question: Question, replies: Sequence[NodeReply], *, texts_only: bool = False) -> Judged:
+    """Return every hit's BM25 by the best evidence that it offers; the order of replies changes nothing.
+
+    With `texts_only`, counts are left aside and every hit is judged by its title and snippet.
+    """
+    flags = _Flags()
+    totals = _totals(question, replies, flags)
+    if totals.docs and not texts_only:
+        values = _all_counted(question, replies, totals)
+        if values is not None:
+            return Judged(values, {}, totals, flags.done())
+    rows = _rows(question, replies, flags, texts_only=texts_only)
+    if not totals.docs:
+        _estimate(totals, rows)
+    values, weaker = _values(totals, rows)
+    return Judged(values, weaker, totals, flags.done())
+
+
+def _all_counted(question: Question, replies: Sequence[NodeReply], totals: Totals) -> list[list[float]] | None:
+    """Return every hit's BM25 if every single one has usable counts, else None.
+
+    This is the hot path, 300 terms a search: whole columns at a time, a third of what `_rows` and `_values` cost.
+    """
+    if question.analyser is None or {reply.found.analyser for reply in replies} != {question.analyser}:
+        return None
+    hits = [hit for reply in replies for hit in reply.found.hits]
+    lengths, tfs = [hit.length for hit in hits], [hit.tf for hit in hits]
+    if None in lengths or None in tfs:
+        return None
+    counted = cast("list[list[int]]", tfs)
+    if not all(map(ge, cast("list[int]", lengths), map(sum, counted))):
+        return None
+    base, slope = totals.norm()
+    norms = [base + slope * length for length in cast("list[int]", lengths)]
+    values = [0.0] * len(hits)
+    try:
+        for weight, column in zip(totals.weights(), zip(*counted, strict=True), strict=True):
+            values = [value + weight * tf / (tf + norm) for value, tf, norm in zip(values, column, norms, strict=True)]
+    except ValueError:  # a hit with too many counts or too few
+        return None
+    cuts = [0, *accumulate([len(reply.found.hits) for reply in replies])]
+    return [values[start:end] for start, end in pairwise(cuts)]
+
+
+@dataclass(slots=True)
+class _Row:
+    """One hit's evidence: `tf` is None when only its rank is known, `length` is None when `tf` comes from its text."""
+
+    tf: list[int] | None
+    length: int | None
+
+
+def _rows(question: Question, replies: Sequence[NodeReply], flags: _Flags, *, texts_only: bool) -> list[list[_Row]]:
+    """Return the best evidence of each hit of each reply: its counts, or else its text's."""
+    rows: list[list[_Row]] = []
+    for reply in replies:
+        same = question.analyser is not None and reply.found.analyser == question.analyser
+        row: list[_Row] = []
+        for hit in reply.found.hits:
+            trouble = _trouble(same, hit, len(question.terms))
+            if trouble is None and not texts_only:
+                row.append(_Row(hit.tf, hit.length))
+                continue
+            if trouble:
+                flags.add(reply.node, trouble)
+            row.append(_Row(_count_text(question.terms, hit), None))
+        rows.append(row)
+    return rows
+
+
+def _trouble(same: bool, hit: WireHit, size: int) -> str | None:
+    """Return why a hit's counts cannot be used, "" if it has none, None if they can."""
+    if hit.tf is None:
+        return ""
+    if not same:
+        return "foreign_analyser"
+    if hit.length is None or len(hit.tf) != size:
+        return "counts_malformed"
+    return "counts_impossible" if sum(hit.tf) > hit.length else None
+
+
+def _count_text(terms: Sequence[str], hit: WireHit) -> list[int] | None:
+    """Return each term's frequency in title and snippet; None when there is no text to count in."""
+    try:
+        document = _text.decode(hit.doc)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    text = f"{document.title[:_TITLE_MAX]} {(document.snippet or '')[:_SNIPPET_MAX]}"
+    return analyser.default().frequencies(text, terms)[0] if text.strip() else None
+
+
+def _values(totals: Totals, rows: Sequence[Sequence[_Row]]) -> tuple[list[list[float]], dict[tuple[int, int], Tier]]:
+    """Return each hit's BM25, and the tiers of those without counts; a text's length says nothing of its document's."""
+    weights, (base, slope) = totals.weights(), totals.norm()
+    weaker: dict[tuple[int, int], Tier] = {}
+    values: list[list[float]] = []
+    for at, row in enumerate(rows):
+        values.append([])
+        for rank, one in enumerate(row):
+            norm = K1 if one.length is None else base + slope * one.length
+            if one.tf is None:
+                weaker[at, rank] = Tier.RANK
+            elif one.length is None:
+                weaker[at, rank] = Tier.TEXT
+            values[-1].append(sum([w * tf / (tf + norm) for w, tf in zip(weights, one.tf or (), strict=False)]))
+    return values, weaker
+
+
+def _totals(question: Question, replies: Sequence[NodeReply], flags: _Flags) -> Totals:
+    """Return the statistics of all collections that were counted under the question's analyser."""
+    told: list[WireStatistics | None] = [None] * len(replies)
+    given: list[WireStatistics] = []
+    for at, reply in enumerate(replies):
+        statistics = _possible(question, reply, flags)
+        if statistics is not None:
+            told[at] = statistics
+            given.append(statistics)
+    unregistered = [at for at, reply in enumerate(replies) if told[at] is not None and reply.docs_max is None]
+    if unregistered and len(given) > 1:
+        given = _bounded(told, unregistered, replies, flags)
+    size = len(question.terms)
+    if not given:
+        return Totals(0, [0] * size, 0.0, [None] * len(replies))
+    docs = sum([one.docs for one in given])
+    df = _believed(docs, [[one.df[term] for one in given] for term in range(size)])
+    return Totals(docs, df, _length_mean(given, docs), _priors(told, given))
+
+
+def _possible(question: Question, reply: NodeReply, flags: _Flags) -> WireStatistics | None:
+    """Return a node's statistics within what is possible, or None when there are none to compare."""
+    told = reply.found.statistics
+    if told is None:
+        return None
+    if question.analyser is None or reply.found.analyser != question.analyser:
+        flags.add(reply.node, "foreign_analyser")
+        return None
+    if len(told.df) != len(question.terms):
+        flags.add(reply.node, "statistics_malformed")
+        return None
+    docs = told.docs if reply.docs_max is None or told.docs <= reply.docs_max else reply.docs_max
+    common = max(told.df, default=0)
+    # a document that holds a term is at least one term long
+    if docs == told.docs and common <= docs and sum(told.df) <= told.total_length and common:
+        return told if docs else None
+    return _clamped(told, docs, reply.node, flags) if docs else None
+
+
+def _clamped(told: WireStatistics, docs: int, node: str, flags: _Flags) -> WireStatistics:
+    if docs < told.docs:
+        flags.add(node, "docs_clamped")
+    length = told.total_length * docs // told.docs  # the mean length is kept
+    df = [min(df, docs) for df in told.df]
+    if sum(df) > length:
+        total = sum(df)
+        df = [one * length // total for one in df]
+    if df != told.df:
+        flags.add(node, "df_clamped")
+    return WireStatistics(docs=docs, total_length=length, df=df, postings=min(told.postings, length))
+
+
+def _bounded(
+    told: list[WireStatistics | None], unregistered: list[int], replies: Sequence[NodeReply], flags: _Flags
+) -> list[WireStatistics]:
+    """Let no node of unknown size count for more documents than all others together."""
+    sizes = {at: one.docs for at, one in enumerate(told) if one is not None}
+    all_docs = sum(sizes.values())
+    for at in unregistered:
+        one, bound = told[at], max(UNREGISTERED_DOCS_MAX, all_docs - sizes[at])
+        if one is not None and one.docs > bound:
+            shrunk = [df * bound // one.docs for df in one.df]
+            length = one.total_length * bound // one.docs
+            told[at] = WireStatistics(
+                docs=bound, total_length=length, df=shrunk, postings=one.postings * bound // one.docs
+            )
+            flags.add(replies[at].node, "docs_clamped")
+    return [one for one in told if one is not None]
+
+
+def _believed(docs: int, by_term: list[list[int]]) -> list[int]:
+    """Return each term's document frequency, of which one node alone makes at most so much."""
+    df: list[int] = []
+    for counts in by_term:
+        total = sum(counts)
+        if total > ALONE_SHARE * docs and len(counts) > 1:
+            rest = total - max(counts)
+            total = min(total, int(max(ALONE_SHARE * docs, ALONE_FACTOR * (rest + 1))))
+        df.append(total)
+    return df
+
+
+def _length_mean(given: Sequence[WireStatistics], docs: int) -> float:
+    """Return the mean length over all documents, no node's mean beyond ten times the median node's."""
+    means = [one.total_length / one.docs for one in given]
+    median = sorted(means)[len(means) // 2]
+    low, high = median / LENGTH_FACTOR, median * LENGTH_FACTOR
+    if min(means) >= low and max(means) <= high:
+        return sum([one.total_length for one in given]) / docs
+    return fsum(min(max(mean, low), high) * one.docs for mean, one in zip(means, given, strict=True)) / docs
+
+
+def _priors(told: Sequence[WireStatistics | None], given: Sequence[WireStatistics]) -> list[float | None]:
+    """Return exp((LM_j - max LM) / 0.35), LM_j the mean log share of the question's terms in node j's postings."""
+    postings = [_postings(one) for one in given]
+    everything = sum(postings)
+    share = 1 - OWN_SHARE
+    # a term that nobody has says nothing about anybody
+    common = [
+        (at, share * total / everything)
+        for at, total in enumerate(map(sum, zip(*[g.df for g in given], strict=True)))
+        if total
+    ]
+    if not common:
+        return [None if one is None else 1.0 for one in told]
+    logs: list[float] = []
+    for one, size in zip(given, postings, strict=True):
+        df, own, sum_of_logs = one.df, OWN_SHARE / size, 0.0
+        for at, background in common:
+            sum_of_logs += log(own * df[at] + background)
+        logs.append(sum_of_logs / len(common))
+    best = max(logs)
+    fits = iter([exp((one - best) / PRIOR_WIDTH) for one in logs])
+    return [None if one is None else next(fits) for one in told]
+
+
+def _postings(one: WireStatistics) -> float:
+    """Return the sum of all terms' document frequencies: as told, or by the length, and never less than is known."""
+    told = one.postings or one.total_length * POSTINGS_SHARE
+    return max(min(told, one.total_length), sum(one.df), 1)
+
+
+def _estimate(totals: Totals, rows: Sequence[Sequence[_Row]]) -> None:
+    """Take the hits themselves for the collection when no node told of its own: rarer terms still weigh more."""
+    counted = [one.tf for row in rows for one in row if one.tf is not None]
+    lengths = [one.length for row in rows for one in row if one.length is not None]
+    totals.docs = len(counted)
+    totals.df = [sum(1 for tf in counted if tf[term]) for term in range(len(totals.df))]
+    totals.length_mean = sum(lengths) / len(lengths) if lengths else 0.0

@@ -1,0 +1,22 @@
+"""BM25 from evidence and nothing else (F1): what one central index would say, as far as nodes tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from antiphon.decide.evidence import judge
+from antiphon.decide.fusing import Fusing, NodeReply, Question, ordered
+from antiphon.messages.base import Scalar
+
+KEEPS_NODE_ORDER = False
+
+
+def fuse(question: Question, replies: Sequence[NodeReply]) -> Fusing:
+    """Score a hit by its BM25; a hit of which only the rank is known comes last."""
+    judged = judge(question, replies)
+    scored = [(value, at, rank) for at, row in enumerate(judged.values) for rank, value in enumerate(row)]
+
+    def explain(reply: int, hit: int) -> dict[str, Scalar]:
+        return {"tier": judged.tier(reply, hit).name.lower(), "bm25": judged.values[reply][hit], "rank": hit}
+
+    return Fusing(ordered(scored, replies), judged.flags, explain)

@@ -1,0 +1,89 @@
+"""Evidence, own rank and node prior (F3): the default.
+
+BM25 from evidence makes hits of different nodes comparable; a tenth of the score stays with the node's own order, which
+may know more than words; a fifth more goes to nodes whose collection is about the question. .98-1.05 of one central
+index over all documents, mixed engines and different collections alike (SEARCH.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from antiphon.decide.evidence import Judged, Tier, judge, neutral
+from antiphon.decide.fusing import Fusing, NodeReply, Question, Scored, ordered
+from antiphon.messages.base import Scalar
+from antiphon.messages.hit import HITS_MAX
+
+KEEPS_NODE_ORDER = False
+COUNTED = 0.9
+"""Share of BM25 in the score of a hit with counts; the rest is its own rank's."""
+READ = 0.8
+"""The same for a hit that is judged by its title and snippet."""
+PRIOR = 0.2
+"""How much more the best fitting node's hits are worth."""
+_PLACES = [1 / (1 + 0.15 * rank) for rank in range(HITS_MAX)]
+_OWN = [(1 - COUNTED) * place for place in _PLACES]
+
+
+def fuse(question: Question, replies: Sequence[NodeReply]) -> Fusing:
+    """Score a hit by `(0.9 minmax(bm25) + 0.1 / (1 + .15 rank)) (1 + 0.2 lm_node)`; see `mix` for weaker evidence."""
+    return mix(judge(question, replies), replies)
+
+
+def mix(judged: Judged, replies: Sequence[NodeReply]) -> Fusing:
+    """Return the list fused by evidence, own rank and node prior.
+
+    Min-max over the union makes the tiers comparable. A hit that is judged by its text counts .8 / .2; one of which
+    only the rank is known counts as the mean of the others at that rank.
+    """
+    low, high = judged.bounds()
+    scale = COUNTED / (high - low) if high > low else 0.0
+    priors = neutral(judged.totals.priors)
+    scored: Scored = []
+    for at, (row, prior) in enumerate(zip(judged.values, priors, strict=True)):
+        factor = 1 + PRIOR * prior
+        by, offset = scale * factor, low * scale * factor
+        scored += [
+            (value * by - offset + own * factor, at, rank)
+            for rank, (value, own) in enumerate(zip(row, _OWN, strict=False))
+        ]
+    if judged.weaker:
+        scored = _with_weaker(scored, judged, priors, low, scale / COUNTED)
+
+    def explain(reply: int, hit: int) -> dict[str, Scalar]:
+        return {
+            "tier": judged.tier(reply, hit).name.lower(),
+            "bm25": judged.values[reply][hit],
+            "bm25_scaled": (judged.values[reply][hit] - low) * scale / COUNTED,
+            "rank": hit,
+            "prior": priors[reply],
+        }
+
+    return Fusing(ordered(scored, replies), judged.flags, explain)
+
+
+def _with_weaker(scored: Scored, judged: Judged, priors: Sequence[float], low: float, scale: float) -> Scored:
+    """Return the scores with those of hits judged by text or rank in their places."""
+    expected = _expected(judged, low, scale)
+    mixed: Scored = []
+    for score, at, rank in scored:
+        tier = judged.weaker.get((at, rank))
+        if tier is None:
+            mixed.append((score, at, rank))
+        else:
+            value = expected[rank] if tier is Tier.RANK else (judged.values[at][rank] - low) * scale
+            mixed.append(((READ * value + (1 - READ) * _PLACES[rank]) * (1 + PRIOR * priors[at]), at, rank))
+    return mixed
+
+
+def _expected(judged: Judged, low: float, scale: float) -> list[float]:
+    """Return, for each rank, the mean scaled value of the nodes that gave evidence; it never rises with the rank."""
+    depth = max(map(len, judged.values), default=0)
+    rows = [
+        [(value - low) * scale for rank, value in enumerate(row) if judged.weaker.get((at, rank)) is not Tier.RANK]
+        for at, row in enumerate(judged.values)
+    ]
+    rows = [sorted(row, reverse=True) for row in rows if row]
+    return [
+        sum(sorted(row[rank] for row in rows if rank < len(row))) / len(rows) if rows else 0.0 for rank in range(depth)
+    ]
