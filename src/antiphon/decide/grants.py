@@ -1,0 +1,124 @@
+"""What each identity may publish and subscribe: a table that follows from the messages' declared routes.
+
+The intuition: a route names the kinds that send and read it, and its keys name identities. Where a key is the
+identity's own (its name as caller or writer, its node, its instance, its master), the pattern says that name;
+where it is somebody else's, it says `*`. Nothing else is granted, so a new message brings its own permissions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from antiphon.errors import InvalidName
+from antiphon.messages import routed
+from antiphon.messages.base import Kind, Route
+from antiphon.subjects import INBOX, PREFIX, is_master, token
+
+DISCOVERY: Final = "$SRV.>"
+STORAGE: Final = ("$JS.ACK.>", "$JS.API.>", "$KV.>")
+"""JetStream belongs to the masters; one permitted key of a shared bucket would be too much (FACTS, hole 2)."""
+RESPONSES_MAX: Final = 1
+RESPONSE_TTL_MS: Final = 600_000
+"""The largest budget that a request can carry: an answer that is later than that has no reader."""
+NOTHING: Final = ">"
+
+
+@dataclass(frozen=True, slots=True)
+class Respond:
+    """The right to answer requests: this many messages to each reply subject, for this long."""
+
+    messages_max: int = RESPONSES_MAX
+    ttl_ms: int = RESPONSE_TTL_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """Everything that one identity may do.
+
+    Attributes:
+        publish: patterns of subjects, sorted.
+        subscribe: patterns of subjects, sorted.
+        may_respond: whether it may answer what it receives, and how; None for one that serves nothing.
+    """
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+    may_respond: Respond | None = None
+
+    def may_publish(self, subject: str) -> bool:
+        """Whether it may publish on a subject of its own accord."""
+        return any(allows(pattern, subject) for pattern in self.publish)
+
+    def may_subscribe(self, subject: str) -> bool:
+        """Whether it may subscribe to a subject or to all of a pattern."""
+        return any(allows(pattern, subject) for pattern in self.subscribe)
+
+    def permissions(self) -> dict[str, Any]:
+        """Return the permissions of a NATS user JWT; an empty list is written as a denial, as NATS reads it as all."""
+        found: dict[str, Any] = {"pub": _listed(self.publish), "sub": _listed(self.subscribe)}
+        if self.may_respond is not None:
+            found["resp"] = {"max": self.may_respond.messages_max, "ttl": self.may_respond.ttl_ms * 1_000_000}
+        return found
+
+
+def grants(kind: Kind, name: str, instance: str | None = None, *, prefix: str = PREFIX) -> Grants:
+    """Return what an identity may do; without an instance, what all instances of that name together may.
+
+    Raises `InvalidName` for a name outside the grammar (a node named `*` would get the rights of others), for a
+    master that is not named as one, and for anybody else who is.
+    """
+    if is_master(token(name)) != (kind is Kind.MASTER):
+        raise InvalidName(f"{name!r} cannot be a {kind}: `master` and `master-...` name masters, and nothing else does")
+    routes = [message.route for message in routed().values()]
+    sender, reader = _as_sender(kind, name, instance), _as_reader(kind, name, instance)
+    publish = {route.template.pattern(prefix=prefix, **sender) for route in routes if kind in route.sent_by}
+    read = {route.template.pattern(prefix=prefix, **reader) for route in routes if kind in route.read_by}
+    serves = any(kind in route.read_by and not _is_fact(route) for route in routes)
+    if kind is Kind.MASTER:
+        publish.update(STORAGE)
+    if kind in (Kind.MASTER, Kind.OPERATOR):
+        publish.add(DISCOVERY)
+    return Grants(
+        publish=tuple(sorted(publish)),
+        subscribe=tuple(sorted({f"{INBOX}.{name}.>"} | read | ({DISCOVERY} if serves else set()))),
+        may_respond=Respond() if serves else None,
+    )
+
+
+def allows(pattern: str, subject: str) -> bool:
+    """Whether a pattern covers a subject, or all that another pattern covers, by the rules of NATS.
+
+    >>> allows("a.*.c", "a.b.c"), allows("a.>", "a.b.c"), allows("a.>", "a"), allows("a.*", "a.>")
+    (True, True, False, False)
+    """
+    wanted, asked = pattern.split("."), subject.split(".")
+    if not all(asked):
+        return False
+    for at, one in enumerate(wanted):
+        if one == ">":
+            return len(asked) > at
+        if at >= len(asked) or asked[at] == ">" or one not in ("*", asked[at]):
+            return False
+    return len(wanted) == len(asked)
+
+
+def _as_sender(kind: Kind, name: str, instance: str | None) -> dict[str, str]:
+    """Return the keys that are the sender's own; the others of its subjects name whom it sends to."""
+    own = {"caller": name, "writer": name}
+    return own | {"instance": token(instance)} if kind is Kind.NODE and instance is not None else own
+
+
+def _as_reader(kind: Kind, name: str, instance: str | None) -> dict[str, str]:
+    """Return the keys that are the reader's own; it reads from every caller and writer."""
+    if kind is Kind.NODE:
+        return {"node": name} if instance is None else {"node": name, "instance": token(instance)}
+    return {"master": name} if kind is Kind.MASTER else {}
+
+
+def _is_fact(route: Route) -> bool:
+    return "writer" in route.template.keys
+
+
+def _listed(patterns: tuple[str, ...]) -> dict[str, list[str]]:
+    return {"allow": list(patterns)} if patterns else {"deny": [NOTHING]}

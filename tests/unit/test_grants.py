@@ -1,0 +1,210 @@
+"""Permissions: the whole table for each kind, and what must hold for any name and any message."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from antiphon.decide.grants import Grants, Respond, allows, grants
+from antiphon.errors import InvalidName
+from antiphon.messages import routed
+from antiphon.messages.base import Kind
+from antiphon.subjects import TOKEN
+
+TABLE: dict[tuple[Kind, str, str | None], Grants] = {
+    (Kind.PUBLISHER, "web", None): Grants(
+        publish=(
+            "antiphon.v1.registry.list.web",
+            "antiphon.v1.search.ask.web",
+            "antiphon.v1.search.page.*.web",
+        ),
+        subscribe=("_I.web.>",),
+    ),
+    (Kind.NODE, "docs", "docs-1"): Grants(
+        publish=(
+            "antiphon.v1.beat.node.docs-1.docs",
+            "antiphon.v1.registry.join.docs",
+            "antiphon.v1.registry.leave.docs",
+            "antiphon.v1.registry.list.docs",
+        ),
+        subscribe=(
+            "$SRV.>",
+            "_I.docs.>",
+            "antiphon.v1.node.docs.docs-1.search",
+        ),
+        may_respond=Respond(messages_max=1, ttl_ms=600_000),
+    ),
+    (Kind.NODE, "docs", None): Grants(
+        publish=(
+            "antiphon.v1.beat.node.*.docs",
+            "antiphon.v1.registry.join.docs",
+            "antiphon.v1.registry.leave.docs",
+            "antiphon.v1.registry.list.docs",
+        ),
+        subscribe=("$SRV.>", "_I.docs.>", "antiphon.v1.node.docs.*.search"),
+        may_respond=Respond(),
+    ),
+    (Kind.OPERATOR, "ops", None): Grants(
+        publish=(
+            "$SRV.>",
+            "antiphon.v1.registry.list.ops",
+            "antiphon.v1.search.ask.ops",
+            "antiphon.v1.search.page.*.ops",
+        ),
+        subscribe=("_I.ops.>", "antiphon.v1.fact.registry.changed.*", "antiphon.v1.fact.search.finished.*"),
+    ),
+    (Kind.ANALYST, "ana", None): Grants(publish=("antiphon.v1.registry.list.ana",), subscribe=("_I.ana.>",)),
+    (Kind.MASTER, "master-1", None): Grants(
+        publish=(
+            "$JS.ACK.>",
+            "$JS.API.>",
+            "$KV.>",
+            "$SRV.>",
+            "antiphon.v1.fact.registry.changed.master-1",
+            "antiphon.v1.fact.search.finished.master-1",
+            "antiphon.v1.node.*.*.search",
+            "antiphon.v1.registry.list.master-1",
+            "antiphon.v1.search.ask.master-1",
+            "antiphon.v1.search.page.*.master-1",
+        ),
+        subscribe=(
+            "$SRV.>",
+            "_I.master-1.>",
+            "antiphon.v1.beat.node.*.*",
+            "antiphon.v1.fact.registry.changed.*",
+            "antiphon.v1.fact.search.finished.*",
+            "antiphon.v1.registry.join.*",
+            "antiphon.v1.registry.leave.*",
+            "antiphon.v1.registry.list.*",
+            "antiphon.v1.search.ask.*",
+            "antiphon.v1.search.page.master-1.*",
+        ),
+        may_respond=Respond(),
+    ),
+}
+
+
+@pytest.mark.parametrize("identity", TABLE, ids=lambda identity: f"{identity[0]}-{identity[2]}")
+def test_the_table(identity: tuple[Kind, str, str | None]) -> None:
+    assert grants(*identity) == TABLE[identity]
+
+
+def test_every_kind_stands_in_the_table() -> None:
+    assert {kind for kind, _, _ in TABLE} == set(Kind)
+
+
+names = st.from_regex(TOKEN, fullmatch=True)
+ordinary = st.sampled_from([kind for kind in Kind if kind is not Kind.MASTER])
+
+
+@st.composite
+def identities(draw: st.DrawFn) -> tuple[Kind, str]:
+    kind, name = draw(st.sampled_from(list(Kind))), draw(names)
+    if kind is Kind.MASTER:
+        return kind, "master" if len(name) > 50 else f"master-{name}"
+    assume(name != "master" and not name.startswith("master-"))
+    return kind, name
+
+
+@given(identities(), names, names)
+def test_nobody_but_a_master_publishes_on_a_lane(identity: tuple[Kind, str], node: str, instance: str) -> None:
+    given_rights = grants(*identity)
+    for message in routed().values():
+        if message.route.is_lane:
+            subject = message.route.template.subject(node=node, instance=instance)
+            assert given_rights.may_publish(subject) == (identity[0] is Kind.MASTER)
+
+
+@given(identities(), identities())
+def test_nobody_speaks_as_another(one: tuple[Kind, str], other: tuple[Kind, str]) -> None:
+    assume(one[1] != other[1])
+    rights = grants(*one)
+    for message in routed().values():
+        template = message.route.template
+        keys = dict.fromkeys(template.keys, "x") | {"caller": other[1], "writer": other[1]}
+        if not message.route.is_lane:
+            assert not rights.may_publish(template.subject(**{key: keys[key] for key in template.keys}))
+    assert not rights.may_subscribe(f"_I.{other[1]}.session.>")
+    assert not rights.may_publish(f"_I.{other[1]}.session.x"), "answers go by the right to respond alone"
+    if one[0] is other[0] is Kind.NODE:
+        assert not rights.may_subscribe(f"antiphon.v1.node.{other[1]}.*.search")
+
+
+@given(identities())
+def test_patterns_are_whole_and_no_wider_than_a_kind(identity: tuple[Kind, str]) -> None:
+    rights = grants(*identity)
+    for pattern in rights.publish + rights.subscribe:
+        assert pattern not in (">", "*", "antiphon.>", "antiphon.v1.>", "_I.>", "_I.*.>", "$SYS.>")
+        assert "<" not in pattern
+    if identity[0] is not Kind.MASTER:
+        assert not rights.may_publish("$KV.antiphon-registry.x")
+        assert not rights.may_publish("$JS.API.STREAM.DELETE.x")
+        assert not rights.may_subscribe("antiphon.v1.search.ask.*")
+        assert all(pattern.split(".")[-1] == identity[1] for pattern in rights.publish if pattern != "$SRV.>")
+
+
+@pytest.mark.parametrize("name", ["*", ">", "a.b", "", "A", "a\n", "-a", "a" * 64, "a*", "<name>"])
+def test_a_name_that_is_a_wildcard_is_refused(name: str) -> None:
+    with pytest.raises(InvalidName):
+        grants(Kind.NODE, name)
+    with pytest.raises(InvalidName):
+        grants(Kind.NODE, "docs", name)
+
+
+@given(ordinary, names)
+def test_masters_names_are_masters_alone(kind: Kind, name: str) -> None:
+    for taken in ("master", f"master-{name}"[:63]):
+        with pytest.raises(InvalidName):
+            grants(kind, taken)
+    assume(name != "master" and not name.startswith("master-"))
+    with pytest.raises(InvalidName):
+        grants(Kind.MASTER, name)
+
+
+def test_an_empty_list_is_a_denial() -> None:
+    # FACTS, hole 4: NATS reads an empty allow list as "everything".
+    assert Grants((), ()).permissions() == {"pub": {"deny": [">"]}, "sub": {"deny": [">"]}}
+    assert grants(Kind.NODE, "docs", "docs-1").permissions()["resp"] == {"max": 1, "ttl": 600_000_000_000}
+    assert "resp" not in grants(Kind.PUBLISHER, "web").permissions()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "subject", "verdict"),
+    [
+        ("a.b", "a.b", True),
+        ("a.b", "a.c", False),
+        ("a.b", "a", False),
+        ("a", "a.b", False),
+        ("a.*", "a.b", True),
+        ("a.*", "a.b.c", False),
+        ("a.*", "a", False),
+        ("*.b", "a.b", True),
+        ("a.>", "a.b.c", True),
+        ("a.>", "a", False),
+        (">", "a", True),
+        ("a.*", "a.*", True),
+        ("a.b", "a.*", False),
+        ("a.*", "a.>", False),
+        ("a.>", "a.>", True),
+        ("a.>", "a.*.c", True),
+        ("a.b", "a.b.", False),
+        ("a.*", "a.", False),
+        (">", "", False),
+    ],
+)
+def test_patterns_match_as_in_nats(pattern: str, subject: str, verdict: bool) -> None:
+    assert allows(pattern, subject) is verdict
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "*"]), min_size=1, max_size=4),
+    st.booleans(),
+    st.lists(st.sampled_from(["a", "b"]), min_size=1, max_size=5),
+)
+def test_patterns_match_as_a_regular_expression_would(tokens: list[str], more: bool, subject: list[str]) -> None:
+    pattern = ".".join([*tokens, ">"] if more else tokens)
+    model = re.escape(pattern).replace(r"\*", "[^.]+").replace(">", ".+")
+    assert allows(pattern, ".".join(subject)) is bool(re.fullmatch(model, ".".join(subject)))
