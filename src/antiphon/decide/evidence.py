@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from math import exp, fsum, log
 from operator import ge
 from typing import cast
@@ -94,13 +94,15 @@ class Judged:
     """Every hit's evidence.
 
     Attributes:
-        values: for each reply, the BM25 of each hit; 0 for a hit of which only the rank is known.
-        weaker: (reply, hit) -> tier, for the hits that have no counts.
+        values: the BM25 of all hits of the first reply, then of the second one's, and so on, each at least 0.
+        starts: where each reply's hits start in `values`.
+        weaker: (reply, hit) -> tier, for the hits that have no counts; the value of one with its rank alone is 0.
         totals: what the values were computed with.
         flags: node -> what was clamped or ignored.
     """
 
-    values: list[list[float]]
+    values: list[float]
+    starts: list[int]
     weaker: dict[tuple[int, int], Tier]
     totals: Totals
     flags: dict[str, tuple[str, ...]]
@@ -112,12 +114,11 @@ class Judged:
 
     def bounds(self) -> tuple[float, float]:
         """Return the least and the largest value of all hits that have one; (0, 0) when none has."""
-        if not self.weaker:
-            known = [values for values in self.values if values]
-            return (min(map(min, known)), max(map(max, known))) if known else (0.0, 0.0)
-        unknown = {place for place, tier in self.weaker.items() if tier is Tier.RANK}
-        some = [v for r, values in enumerate(self.values) for h, v in enumerate(values) if (r, h) not in unknown]
-        return (min(some), max(some)) if some else (0.0, 0.0)
+        values = self.values
+        if self.weaker:
+            unknown = {self.starts[at] + rank for (at, rank), tier in self.weaker.items() if tier is Tier.RANK}
+            values = [value for place, value in enumerate(values) if place not in unknown]
+        return (min(values), max(values)) if values else (0.0, 0.0)
 
 
 class _Text(msgspec.Struct, gc=False):
@@ -151,6 +152,8 @@ def standing(question: Question, replies: Sequence[NodeReply]) -> tuple[Totals, 
 def neutral(priors: Sequence[float | None]) -> list[float]:
     """Return priors with the mean of the known ones for the unknown: telling nothing neither helps nor harms."""
     known = [prior for prior in priors if prior is not None]
+    if len(known) == len(priors):
+        return known
     mean = fsum(known) / len(known) if known else 1.0
     return [mean if prior is None else prior for prior in priors]
 
@@ -162,21 +165,22 @@ def judge(question: Question, replies: Sequence[NodeReply], *, texts_only: bool 
     """
     flags = _Flags()
     totals = _totals(question, replies, flags)
+    starts = [0, *accumulate([len(reply.found.hits) for reply in replies])]
     if totals.docs and not texts_only:
         values = _all_counted(question, replies, totals)
         if values is not None:
-            return Judged(values, {}, totals, flags.done())
+            return Judged(values, starts, {}, totals, flags.done())
     rows = _rows(question, replies, flags, texts_only=texts_only)
     if not totals.docs:
         _estimate(totals, rows)
     values, weaker = _values(totals, rows)
-    return Judged(values, weaker, totals, flags.done())
+    return Judged(values, starts, weaker, totals, flags.done())
 
 
-def _all_counted(question: Question, replies: Sequence[NodeReply], totals: Totals) -> list[list[float]] | None:
+def _all_counted(question: Question, replies: Sequence[NodeReply], totals: Totals) -> list[float] | None:
     """Return every hit's BM25 if every single one has usable counts, else None.
 
-    This is the hot path, 300 terms a search: whole columns at a time, a third of what `_rows` and `_values` cost.
+    This is the hot path, 300 terms a search: whole lists at a time, a third of what `_rows` and `_values` cost.
     """
     if question.analyser is None or {reply.found.analyser for reply in replies} != {question.analyser}:
         return None
@@ -184,19 +188,36 @@ def _all_counted(question: Question, replies: Sequence[NodeReply], totals: Total
     lengths, tfs = [hit.length for hit in hits], [hit.tf for hit in hits]
     if None in lengths or None in tfs:
         return None
-    counted = cast("list[list[int]]", tfs)
-    if not all(map(ge, cast("list[int]", lengths), map(sum, counted))):
+    counted, known = cast("list[list[int]]", tfs), cast("list[int]", lengths)
+    if not all(map(ge, known, map(sum, counted))):
         return None
     base, slope = totals.norm()
-    norms = [base + slope * length for length in cast("list[int]", lengths)]
-    values = [0.0] * len(hits)
     try:
-        for weight, column in zip(totals.weights(), zip(*counted, strict=True), strict=True):
-            values = [value + weight * tf / (tf + norm) for value, tf, norm in zip(values, column, norms, strict=True)]
+        return _bm25(totals.weights(), counted, [base + slope * length for length in known])
     except ValueError:  # a hit with too many counts or too few
         return None
-    cuts = [0, *accumulate([len(reply.found.hits) for reply in replies])]
-    return [values[start:end] for start, end in pairwise(cuts)]
+
+
+def _bm25(weights: list[float], tfs: list[list[int]], norms: list[float]) -> list[float]:
+    """Return `sum_t weight_t tf_t / (tf_t + norm)` for each hit; raises ValueError where counts and weights differ.
+
+    Questions of two and three terms are written out: they are the usual ones, and the loop costs half as much again.
+    """
+    if len(weights) == 2:  # noqa: PLR2004
+        v, w = weights
+        return [v * a / (a + norm) + w * b / (b + norm) for (a, b), norm in zip(tfs, norms, strict=True)]
+    if len(weights) == 3:  # noqa: PLR2004
+        u, v, w = weights
+        return [
+            u * a / (a + norm) + v * b / (b + norm) + w * c / (c + norm)
+            for (a, b, c), norm in zip(tfs, norms, strict=True)
+        ]
+    values = [0.0] * len(tfs)
+    if not tfs:
+        return values
+    for weight, column in zip(weights, zip(*tfs, strict=True), strict=True):
+        values = [value + weight * tf / (tf + norm) for value, tf, norm in zip(values, column, norms, strict=True)]
+    return values
 
 
 @dataclass(slots=True)
@@ -246,143 +267,135 @@ def _count_text(terms: Sequence[str], hit: WireHit) -> list[int] | None:
     return analyser.default().frequencies(text, terms)[0] if text.strip() else None
 
 
-def _values(totals: Totals, rows: Sequence[Sequence[_Row]]) -> tuple[list[list[float]], dict[tuple[int, int], Tier]]:
+def _values(totals: Totals, rows: Sequence[Sequence[_Row]]) -> tuple[list[float], dict[tuple[int, int], Tier]]:
     """Return each hit's BM25, and the tiers of those without counts; a text's length says nothing of its document's."""
     weights, (base, slope) = totals.weights(), totals.norm()
     weaker: dict[tuple[int, int], Tier] = {}
-    values: list[list[float]] = []
+    values: list[float] = []
     for at, row in enumerate(rows):
-        values.append([])
         for rank, one in enumerate(row):
             norm = K1 if one.length is None else base + slope * one.length
             if one.tf is None:
                 weaker[at, rank] = Tier.RANK
             elif one.length is None:
                 weaker[at, rank] = Tier.TEXT
-            values[-1].append(sum([w * tf / (tf + norm) for w, tf in zip(weights, one.tf or (), strict=False)]))
+            values.append(sum([w * tf / (tf + norm) for w, tf in zip(weights, one.tf or (), strict=False)]))
     return values, weaker
 
 
 def _totals(question: Question, replies: Sequence[NodeReply], flags: _Flags) -> Totals:
     """Return the statistics of all collections that were counted under the question's analyser."""
-    told: list[WireStatistics | None] = [None] * len(replies)
-    given: list[WireStatistics] = []
-    for at, reply in enumerate(replies):
-        statistics = _possible(question, reply, flags)
-        if statistics is not None:
-            told[at] = statistics
-            given.append(statistics)
-    unregistered = [at for at, reply in enumerate(replies) if told[at] is not None and reply.docs_max is None]
-    if unregistered and len(given) > 1:
-        given = _bounded(told, unregistered, replies, flags)
-    size = len(question.terms)
+    told = [
+        None if reply.found.statistics is None else _possible(question, reply, reply.found.statistics, flags)
+        for reply in replies
+    ]
+    given = [one for one in told if one is not None]
     if not given:
-        return Totals(0, [0] * size, 0.0, [None] * len(replies))
+        return Totals(0, [0] * len(question.terms), 0.0, [None] * len(replies))
+    if len(given) > 1 and None in [reply.docs_max for reply in replies]:
+        given = _bounded(told, replies, flags)
     docs = sum([one.docs for one in given])
-    df = _believed(docs, [[one.df[term] for one in given] for term in range(size)])
-    return Totals(docs, df, _length_mean(given, docs), _priors(told, given))
+    columns = list(zip(*[one.df for one in given], strict=True))
+    fits = _priors([one.postings for one in given], columns)
+    if len(given) == len(replies):
+        priors: list[float | None] = [*fits]
+    else:
+        left = iter(fits)
+        priors = [None if one is None else next(left) for one in told]
+    return Totals(docs, _believed(docs, columns), _length_mean(given, docs), priors)
 
 
-def _possible(question: Question, reply: NodeReply, flags: _Flags) -> WireStatistics | None:
-    """Return a node's statistics within what is possible, or None when there are none to compare."""
-    told = reply.found.statistics
-    if told is None:
-        return None
+def _possible(question: Question, reply: NodeReply, told: WireStatistics, flags: _Flags) -> WireStatistics | None:
+    """Return a node's statistics within what is possible, or None when they cannot be compared."""
+    df, docs, bound = told.df, told.docs, reply.docs_max
     if question.analyser is None or reply.found.analyser != question.analyser:
         flags.add(reply.node, "foreign_analyser")
         return None
-    if len(told.df) != len(question.terms):
+    if len(df) != len(question.terms):
         flags.add(reply.node, "statistics_malformed")
         return None
-    docs = told.docs if reply.docs_max is None or told.docs <= reply.docs_max else reply.docs_max
-    common = max(told.df, default=0)
-    # a document that holds a term is at least one term long
-    if docs == told.docs and common <= docs and sum(told.df) <= told.total_length and common:
-        return told if docs else None
-    return _clamped(told, docs, reply.node, flags) if docs else None
+    if not docs or bound == 0:
+        return None
+    # a document that holds a term is one posting of it and at least one term long
+    if (
+        (bound is None or docs <= bound)
+        and max(df, default=0) <= docs
+        and sum(df) <= told.postings <= told.total_length
+    ):
+        return told
+    return _clamped(told, docs if bound is None else min(docs, bound), reply.node, flags)
 
 
 def _clamped(told: WireStatistics, docs: int, node: str, flags: _Flags) -> WireStatistics:
+    """Return statistics of `docs` documents with the same mean length, and no count beyond what that allows."""
     if docs < told.docs:
         flags.add(node, "docs_clamped")
-    length = told.total_length * docs // told.docs  # the mean length is kept
-    df = [min(df, docs) for df in told.df]
-    if sum(df) > length:
-        total = sum(df)
+    length = told.total_length * docs // told.docs
+    df = [min(one, docs) for one in told.df]
+    total = sum(df)
+    if total > length:
         df = [one * length // total for one in df]
     if df != told.df:
         flags.add(node, "df_clamped")
-    return WireStatistics(docs=docs, total_length=length, df=df, postings=min(told.postings, length))
+    postings = told.postings * docs // told.docs or int(length * POSTINGS_SHARE)
+    return WireStatistics(docs=docs, total_length=length, df=df, postings=max(sum(df), min(postings, length)))
 
 
-def _bounded(
-    told: list[WireStatistics | None], unregistered: list[int], replies: Sequence[NodeReply], flags: _Flags
-) -> list[WireStatistics]:
-    """Let no node of unknown size count for more documents than all others together."""
-    sizes = {at: one.docs for at, one in enumerate(told) if one is not None}
-    all_docs = sum(sizes.values())
-    for at in unregistered:
-        one, bound = told[at], max(UNREGISTERED_DOCS_MAX, all_docs - sizes[at])
-        if one is not None and one.docs > bound:
+def _bounded(told: list[WireStatistics | None], replies: Sequence[NodeReply], flags: _Flags) -> list[WireStatistics]:
+    """Return the statistics, no node of unknown size counting for more documents than all others together."""
+    docs = sum([one.docs for one in told if one is not None])
+    given: list[WireStatistics] = []
+    for one, reply in zip(told, replies, strict=True):
+        if one is None:
+            continue
+        bound = max(UNREGISTERED_DOCS_MAX, docs - one.docs)
+        if reply.docs_max is None and one.docs > bound:
             shrunk = [df * bound // one.docs for df in one.df]
-            length = one.total_length * bound // one.docs
-            told[at] = WireStatistics(
-                docs=bound, total_length=length, df=shrunk, postings=one.postings * bound // one.docs
-            )
-            flags.add(replies[at].node, "docs_clamped")
-    return [one for one in told if one is not None]
+            one = WireStatistics(bound, one.total_length * bound // one.docs, shrunk, one.postings * bound // one.docs)  # noqa: PLW2901
+            flags.add(reply.node, "docs_clamped")
+        given.append(one)
+    return given
 
 
-def _believed(docs: int, by_term: list[list[int]]) -> list[int]:
+def _believed(docs: int, columns: Sequence[Sequence[int]]) -> list[int]:
     """Return each term's document frequency, of which one node alone makes at most so much."""
-    df: list[int] = []
-    for counts in by_term:
-        total = sum(counts)
-        if total > ALONE_SHARE * docs and len(counts) > 1:
-            rest = total - max(counts)
-            total = min(total, int(max(ALONE_SHARE * docs, ALONE_FACTOR * (rest + 1))))
-        df.append(total)
-    return df
+    df = [sum(column) for column in columns]
+    common = ALONE_SHARE * docs
+    if max(df, default=0) <= common or len(columns[0]) == 1:
+        return df
+    return [
+        total if total <= common else min(total, int(max(common, ALONE_FACTOR * (total - max(column) + 1))))
+        for total, column in zip(df, columns, strict=True)
+    ]
 
 
 def _length_mean(given: Sequence[WireStatistics], docs: int) -> float:
     """Return the mean length over all documents, no node's mean beyond ten times the median node's."""
     means = [one.total_length / one.docs for one in given]
-    median = sorted(means)[len(means) // 2]
+    ascending = sorted(means)
+    median = ascending[len(means) // 2]
     low, high = median / LENGTH_FACTOR, median * LENGTH_FACTOR
-    if min(means) >= low and max(means) <= high:
+    if ascending[0] >= low and ascending[-1] <= high:
         return sum([one.total_length for one in given]) / docs
-    return fsum(min(max(mean, low), high) * one.docs for mean, one in zip(means, given, strict=True)) / docs
+    return fsum([min(max(mean, low), high) * one.docs for mean, one in zip(means, given, strict=True)]) / docs
 
 
-def _priors(told: Sequence[WireStatistics | None], given: Sequence[WireStatistics]) -> list[float | None]:
-    """Return exp((LM_j - max LM) / 0.35), LM_j the mean log share of the question's terms in node j's postings."""
-    postings = [_postings(one) for one in given]
+def _priors(postings: Sequence[int], columns: Sequence[Sequence[int]]) -> list[float]:
+    """Return exp((LM_j - max LM) / 0.35), LM_j the mean log share of the question's terms in node j's postings.
+
+    `columns` holds a row of document frequencies for each term. A term that nobody has says nothing about anybody.
+    """
     everything = sum(postings)
-    share = 1 - OWN_SHARE
-    # a term that nobody has says nothing about anybody
-    common = [
-        (at, share * total / everything)
-        for at, total in enumerate(map(sum, zip(*[g.df for g in given], strict=True)))
-        if total
-    ]
-    if not common:
-        return [None if one is None else 1.0 for one in told]
-    logs: list[float] = []
-    for one, size in zip(given, postings, strict=True):
-        df, own, sum_of_logs = one.df, OWN_SHARE / size, 0.0
-        for at, background in common:
-            sum_of_logs += log(own * df[at] + background)
-        logs.append(sum_of_logs / len(common))
-    best = max(logs)
-    fits = iter([exp((one - best) / PRIOR_WIDTH) for one in logs])
-    return [None if one is None else next(fits) for one in told]
-
-
-def _postings(one: WireStatistics) -> float:
-    """Return the sum of all terms' document frequencies: as told, or by the length, and never less than is known."""
-    told = one.postings or one.total_length * POSTINGS_SHARE
-    return max(min(told, one.total_length), sum(one.df), 1)
+    shares = [OWN_SHARE / (size or 1) for size in postings]
+    logs, known = [0.0] * len(postings), 0
+    for column in columns:
+        total = sum(column)
+        if total:
+            known += 1
+            rest = (1 - OWN_SHARE) * total / everything
+            logs = [so_far + log(share * df + rest) for so_far, share, df in zip(logs, shares, column, strict=True)]
+    best, width = max(logs), PRIOR_WIDTH * (known or 1)
+    return [exp((one - best) / width) for one in logs]
 
 
 def _estimate(totals: Totals, rows: Sequence[Sequence[_Row]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import itemgetter
@@ -93,15 +93,14 @@ def ordered(scored: Scored, replies: Sequence[NodeReply]) -> Scored:
     return scored
 
 
-def rank_by_rank(replies: Sequence[NodeReply]) -> Iterator[tuple[int, int]]:
-    """Yield (reply index, hit index) of all first hits, then all second ones; nodes by name within a rank."""
+def rank_by_rank(replies: Sequence[NodeReply]) -> list[tuple[int, int]]:
+    """Return (reply index, hit index) of all first hits, then all second ones; nodes by name within a rank."""
     lists = sorted(range(len(replies)), key=lambda at: _place(replies[at]))
     left = [(at, len(replies[at].found.hits)) for at in lists]
-    rank = 0
-    while left := [(at, size) for at, size in left if size > rank]:
-        for at, _ in left:
-            yield at, rank
-        rank += 1
+    depth = max([size for _, size in left], default=0)
+    even = min([size for _, size in left], default=0)
+    places = [(at, rank) for rank in range(even) for at in lists]
+    return places + [(at, rank) for rank in range(even, depth) for at, size in left if rank < size]
 
 
 def _place(reply: NodeReply) -> tuple[str, list[str]]:

@@ -14,9 +14,14 @@ KEEPS_NODE_ORDER = False
 def fuse(question: Question, replies: Sequence[NodeReply]) -> Fusing:
     """Score a hit by its BM25; a hit of which only the rank is known comes last."""
     judged = judge(question, replies)
-    scored = [(value, at, rank) for at, row in enumerate(judged.values) for rank, value in enumerate(row)]
+    starts = judged.starts
+    scored = [
+        (value, at, rank)
+        for at in range(len(replies))
+        for rank, value in enumerate(judged.values[starts[at] : starts[at + 1]])
+    ]
 
     def explain(reply: int, hit: int) -> dict[str, Scalar]:
-        return {"tier": judged.tier(reply, hit).name.lower(), "bm25": judged.values[reply][hit], "rank": hit}
+        return {"tier": judged.tier(reply, hit).name.lower(), "bm25": judged.values[starts[reply] + hit], "rank": hit}
 
     return Fusing(ordered(scored, replies), judged.flags, explain)

@@ -8,6 +8,8 @@ index over all documents, mixed engines and different collections alike (SEARCH.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from math import fsum
 
 from antiphon.decide.evidence import Judged, Tier, judge, neutral
 from antiphon.decide.fusing import Fusing, NodeReply, Question, Scored, ordered
@@ -22,6 +24,7 @@ READ = 0.8
 PRIOR = 0.2
 """How much more the best fitting node's hits are worth."""
 _PLACES = [1 / (1 + 0.15 * rank) for rank in range(HITS_MAX)]
+_RANKS = list(range(HITS_MAX))
 _OWN = [(1 - COUNTED) * place for place in _PLACES]
 
 
@@ -40,21 +43,23 @@ def mix(judged: Judged, replies: Sequence[NodeReply]) -> Fusing:
     scale = COUNTED / (high - low) if high > low else 0.0
     priors = neutral(judged.totals.priors)
     scored: Scored = []
-    for at, (row, prior) in enumerate(zip(judged.values, priors, strict=True)):
+    values, starts = judged.values, judged.starts
+    for at, prior in enumerate(priors):
         factor = 1 + PRIOR * prior
         by, offset = scale * factor, low * scale * factor
         scored += [
-            (value * by - offset + own * factor, at, rank)
-            for rank, (value, own) in enumerate(zip(row, _OWN, strict=False))
+            (value * by + own * factor - offset, at, rank)
+            for value, own, rank in zip(values[starts[at] : starts[at + 1]], _OWN, _RANKS, strict=False)
         ]
     if judged.weaker:
         scored = _with_weaker(scored, judged, priors, low, scale / COUNTED)
 
     def explain(reply: int, hit: int) -> dict[str, Scalar]:
+        value = values[starts[reply] + hit]
         return {
             "tier": judged.tier(reply, hit).name.lower(),
-            "bm25": judged.values[reply][hit],
-            "bm25_scaled": (judged.values[reply][hit] - low) * scale / COUNTED,
+            "bm25": value,
+            "bm25_scaled": (value - low) * scale / COUNTED,
             "rank": hit,
             "prior": priors[reply],
         }
@@ -71,19 +76,17 @@ def _with_weaker(scored: Scored, judged: Judged, priors: Sequence[float], low: f
         if tier is None:
             mixed.append((score, at, rank))
         else:
-            value = expected[rank] if tier is Tier.RANK else (judged.values[at][rank] - low) * scale
+            value = expected[rank] if tier is Tier.RANK else (judged.values[judged.starts[at] + rank] - low) * scale
             mixed.append(((READ * value + (1 - READ) * _PLACES[rank]) * (1 + PRIOR * priors[at]), at, rank))
     return mixed
 
 
 def _expected(judged: Judged, low: float, scale: float) -> list[float]:
     """Return, for each rank, the mean scaled value of the nodes that gave evidence; it never rises with the rank."""
-    depth = max(map(len, judged.values), default=0)
-    rows = [
-        [(value - low) * scale for rank, value in enumerate(row) if judged.weaker.get((at, rank)) is not Tier.RANK]
-        for at, row in enumerate(judged.values)
-    ]
-    rows = [sorted(row, reverse=True) for row in rows if row]
-    return [
-        sum(sorted(row[rank] for row in rows if rank < len(row))) / len(rows) if rows else 0.0 for rank in range(depth)
-    ]
+    rows: list[list[float]] = []
+    sizes = [end - start for start, end in pairwise(judged.starts)]
+    for at, (start, size) in enumerate(zip(judged.starts, sizes, strict=False)):
+        known = [rank for rank in range(size) if judged.weaker.get((at, rank)) is not Tier.RANK]
+        rows.append(sorted([(judged.values[start + rank] - low) * scale for rank in known], reverse=True))
+    telling = sum(1 for row in rows if row) or 1
+    return [fsum([row[rank] for row in rows if rank < len(row)]) / telling for rank in range(max(sizes, default=0))]
