@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from antiphon.connectors.index import Entry, TextIndex
+from antiphon.connectors.entry import Entry
+from antiphon.connectors.index import TextIndex
 from antiphon.errors import ContentUnreadable
 from antiphon.messages.handler import Found, Query
 

@@ -21,16 +21,17 @@ from urllib.parse import quote
 import structlog
 
 from antiphon.connectors.base import Indexed, Progress
-from antiphon.connectors.index import Entry
+from antiphon.connectors.entry import Entry
 from antiphon.connectors.reading.markup import page
-from antiphon.connectors.reading.sections import Section, markdown, pieces, plain
+from antiphon.connectors.reading.sections import Section, markdown, pieces, plain, restructured
 from antiphon.errors import ContentUnreadable
 
 log = structlog.get_logger(__name__)
 
 MARKDOWN = frozenset({".md", ".markdown", ".mdx"})
 HTML = frozenset({".html", ".htm", ".xhtml"})
-TEXT = frozenset({".txt", ".text", ".rst", ".adoc"})
+RESTRUCTURED = frozenset({".rst"})
+TEXT = frozenset({".txt", ".text", ".adoc"})
 DEBOUNCE_MS = 400
 """Changes this close together are read as one; an editor's save is several events."""
 RESCAN_MS = 5_000
@@ -46,7 +47,7 @@ class _SkippedError(Exception):
 
 @dataclass(frozen=True)
 class Folder(Indexed):
-    """Markdown, HTML and text files below a folder, indexed again when they change.
+    """Markdown, reStructuredText, HTML and text files below a folder, indexed again when they change.
 
     Hidden files and symbolic links that lead out of the folder are not read; neither are binary files and text that
     is not UTF-8 (or UTF-16 with its mark). They are counted by reason in the log.
@@ -181,7 +182,7 @@ def _files(folder: Path, root: Path) -> Iterator[tuple[Path, os.stat_result]]:
             continue
         if child.is_dir(follow_symlinks=False):
             yield from _files_if_allowed(path, root)
-        elif path.suffix.lower() in MARKDOWN | HTML | TEXT and _stays_inside(path, child, root):
+        elif path.suffix.lower() in MARKDOWN | HTML | RESTRUCTURED | TEXT and _stays_inside(path, child, root):
             try:
                 yield path, child.stat()
             except OSError:  # deleted since it was listed
@@ -230,6 +231,8 @@ def _sections(path: Path, text: str) -> Iterator[Section]:
     suffix = path.suffix.lower()
     if suffix in MARKDOWN:
         return markdown(text, path.stem)
+    if suffix in RESTRUCTURED:
+        return restructured(text, path.stem)
     if suffix in HTML:
         title, words = page(text)
         return pieces(title or path.stem, words, "")

@@ -11,30 +11,23 @@ Source: https://www.sqlite.org/fts5.html, sections 4.3.3 (ascii tokenizer), 4.4.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import islice
 
+from antiphon.connectors.entry import Entry, searchable, storable
 from antiphon.decide.analyser import Analyser, default
 from antiphon.decide.dedupe import content_hash
 from antiphon.errors import Stopping
-from antiphon.messages.base import Scalar
 from antiphon.messages.handler import Counts, Found, Hit, Query
 from antiphon.messages.hit import HITS_MAX
 from antiphon.messages.lane import Statistics
 
 BATCH_ENTRIES = 500
 """Entries analysed before the lock is taken to store them: searches never wait for an analysis."""
-TEXT_CHARS_MAX = 900_000
-"""Characters kept of one entry, below the bound of `Hit.text`; connectors cut long content into sections first."""
-ID_CHARS_MAX = 512
-"""The bound of `Hit.id`; a longer id keeps its beginning and ends in a hash."""
-URL_CHARS_MAX = 2_000
-"""The bound of `Hit.url`; a longer address is left out."""
 GAP = "  "
 """Two blanks between terms: ` a  a ` holds ` a ` twice, so counting a term is one `str.count`."""
 
@@ -44,32 +37,6 @@ CREATE VIRTUAL TABLE vocabulary USING fts5vocab(fts, 'row');
 """
 _NOT_A_TERM = re.compile("[^a-z0-9\x80-\U0010ffff]|[\ud800-\udfff]")
 """What the `ascii` tokenizer cuts at or folds, and what SQLite cannot store; the analyser never makes such terms."""
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One document to index.
-
-    Attributes:
-        id: unique in the index; a later entry with the same id takes the place of the earlier one.
-        title: searched with the text.
-        text: the searchable text.
-        url: where people can open it.
-        kind: what sort of thing it is, e.g. `function`.
-        time_ms: milliseconds since 1970 in UTC.
-        origin: what it was read from (a file); entries of one origin are replaced together.
-        fields: further values to show.
-    """
-
-    id: str
-    title: str = ""
-    text: str = ""
-    url: str | None = None
-    kind: str | None = None
-    time_ms: int | None = None
-    origin: str = ""
-    fields: dict[str, Scalar] = field(default_factory=dict[str, Scalar])
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +99,7 @@ class TextIndex:
         Raises:
             Stopping: the index is closed.
         """
-        wanted = {entry.id: entry for entry in map(_storable, entries)}
+        wanted = {entry.id: entry for entry in map(storable, entries)}
         with self._lock:
             gone = [key for ident, key in self._keys.items() if ident not in wanted]
             held = {ident: self._rows[key].entry for ident, key in self._keys.items()}
@@ -179,8 +146,8 @@ class TextIndex:
         return self._database
 
     def _analyse(self, entry: Entry) -> _Row:
-        entry = _storable(entry)
-        terms = self._analyser.tokens(_searchable(entry))
+        entry = storable(entry)
+        terms = self._analyser.tokens(searchable(entry))
         return _Row(entry, f" {GAP.join(terms)} ", len(terms), len(set(terms)))
 
     def _store(self, rows: Sequence[_Row], gone: Iterable[int] = ()) -> None:
@@ -274,30 +241,6 @@ def _hit(
         hash=content,
         fields=entry.fields,
     )
-
-
-def _searchable(entry: Entry) -> str:
-    return f"{entry.title}\n{entry.text}"
-
-
-def _storable(entry: Entry) -> Entry:
-    """Return the entry within the bounds of a `Hit`, without halves of surrogate pairs (undecodable file names)."""
-    title, text, url = _clean(entry.title)[:300], _clean(entry.text)[:TEXT_CHARS_MAX], entry.url
-    if url is not None and (len(url) > URL_CHARS_MAX or _SURROGATE.search(url)):
-        url = None
-    kind = None if entry.kind is None else _clean(entry.kind)[:200]
-    return replace(entry, id=_bounded_id(_clean(entry.id)), title=title, text=text, url=url, kind=kind)
-
-
-def _clean(text: str) -> str:
-    return _SURROGATE.sub("\ufffd", text)
-
-
-def _bounded_id(text: str) -> str:
-    assert text, "an entry needs an id"
-    if len(text) <= ID_CHARS_MAX:
-        return text
-    return f"{text[: ID_CHARS_MAX - 33]}~{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
 def _is_term(term: str) -> bool:

@@ -19,6 +19,10 @@ _FENCE = re.compile(r" {0,3}(```|~~~)")
 _HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.+?)[ \t]*#*[ \t]*")
 _UNDERLINE = re.compile(r" {0,3}(=+|-{3,})[ \t]*")
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*$\n?", re.DOTALL | re.MULTILINE)
+_RST_HEADING = re.compile(r"^(?![ \t])(.*\w.*)\n([=\-~^\"'*+#])\2{2,}[ \t]*$", re.MULTILINE)
+_RST_LINE = re.compile(
+    r"^([=\-~^\"'*+#])\1{2,}[ \t]*$|^\.\. (?:image|figure|\|)[^\n]*(?:\n[ \t]+:[^\n]*)*", re.MULTILINE
+)
 _TITLE_FIELD = re.compile(r"""^title:[ \t]*["']?(.*?)["']?[ \t]*$""", re.MULTILINE)
 _MARKUP = (
     (re.compile(r"<!--.*?-->|</?[A-Za-z][^<>\n]*>"), ""),  # comments and tags
@@ -60,6 +64,12 @@ def markdown(source: str, title: str) -> Iterator[Section]:
     for heading, body in parts:
         full = f"{title}: {heading}" if heading and heading != title else title
         yield from pieces(full, body, _unique(_slug(heading) if heading else "", taken))
+
+
+def restructured(source: str, title: str) -> Iterator[Section]:
+    """Cut reStructuredText at its headings; the rest of its markup stays."""
+    lined = _RST_HEADING.sub(r"\n## \1\n", source.replace("\r\n", "\n"))
+    return markdown(_RST_LINE.sub("", lined), title)
 
 
 def plain(source: str, title: str) -> Iterator[Section]:
