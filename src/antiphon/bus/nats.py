@@ -38,6 +38,7 @@ class NatsTransport:
         self._client = client
         self._reconnected: list[Callable[[], None]] = []
         self._watches: list[NatsWatch] = []
+        self._is_closing = False
 
     @classmethod
     async def connect(cls, endpoint: Endpoint, *, name: str, inbox: str) -> NatsTransport:
@@ -134,6 +135,7 @@ class NatsTransport:
 
     async def close(self) -> None:
         """Drain every subscription, send what is left, and disconnect."""
+        self._is_closing = True
         for watch in tuple(self._watches):
             await watch.stop()
         try:
@@ -150,7 +152,8 @@ class NatsTransport:
         log.warning("bus.error", error=f"{type(error).__name__}: {error}"[:300])
 
     async def _disconnected(self) -> None:
-        log.warning("bus.disconnected")
+        if not self._is_closing:
+            log.warning("bus.disconnected")
 
     async def _reconnect(self) -> None:
         log.info("bus.reconnected", server=str(self._client.connected_server_version))

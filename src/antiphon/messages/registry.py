@@ -76,12 +76,6 @@ class HeartBeaten(Fact):
     load: Load = Load()
 
 
-class RegistryStarted(Fact):
-    """A master has no memory of who is there: every instance joins again."""
-
-    route = Route(Template("beat.registry.<writer>"), sent_by=(Kind.MASTER,), read_by=(Kind.NODE,))
-
-
 class InstanceLine(Message):
     """One instance in a listing."""
 

@@ -1,0 +1,1 @@
+"""The actors, one module each: state and conversations, no algorithm inside."""

@@ -1,0 +1,436 @@
+"""The master: takes a question, asks every expected node once, and answers with one ranked list.
+
+Each question is a conversation of its own. It reads the registry's view, gathers exactly, fuses by evidence, removes
+duplicates, and says what is missing; documents are passed on as they came, checked only where they have won a place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import orjson
+import structlog
+
+from antiphon.bus.bus import Bus, Call
+from antiphon.decide import analyser, fuse
+from antiphon.decide.balance import round_robin
+from antiphon.decide.dedupe import Fused, dedupe
+from antiphon.decide.fusing import Fusing, NodeReply, Question
+from antiphon.decide.gather import Ask, Expected, Gathering, Line
+from antiphon.decide.pages import PageBounds, Pages, cursor, parse_cursor
+from antiphon.decide.registry import RegistryView
+from antiphon.decide.select import Requirement, select
+from antiphon.errors import AntiphonError, CursorExpired, NoResponders, NotConnected, Stopping
+from antiphon.messages.facts import SearchFinished
+from antiphon.messages.lane import NodeSearch
+from antiphon.messages.search import Outcome, SearchAnswer, SearchAsk, SearchPage
+from antiphon.messages.wire import (
+    WireAnswer,
+    WireCoverage,
+    WireFinished,
+    WireLine,
+    WireRankedHit,
+    WireSource,
+    decode_document,
+    decode_found,
+    encode_wire,
+)
+from antiphon.node import Node
+from antiphon.runtime.actor import Actor, ActorBounds, Encoded, converses
+from antiphon.runtime.facts import Facts
+from antiphon.runtime.views import View
+
+log = structlog.get_logger("antiphon.master")
+
+UNDELIVERED = (NoResponders, NotConnected, Stopping)
+"""Errors that say that no handler has begun: the next instance may be asked without doing anything twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchBounds:
+    """The limits and defaults of searching; `settings.py` names them for operators."""
+
+    fusion: str = fuse.DEFAULT
+    hits_min: int = 20
+    """Hits asked of an engine that ranks, at least; nDCG@10 is full with 10 to 20 a node (SEARCH.md)."""
+    depth: int = 100
+    """Hits asked of an engine that only matches."""
+    reserve_ms: int = 50
+    """Kept of the budget for fusing and for the way back, at most a fifth of it."""
+    fallback_reserve_ms: int = 500
+    """Kept of the budget for fallback nodes, at most a quarter of it, where there are any."""
+    answer_bytes_max: int = 900_000
+    """A page ends here even when its limit is not reached; the rest is on the next."""
+    pages: PageBounds = field(default_factory=PageBounds)
+
+
+@dataclass(slots=True)
+class Listing:
+    """A whole fused list, as pages are cut from it."""
+
+    call: Call[SearchAsk]
+    question: Question
+    fusion: str
+    fusing: Fusing
+    fused: list[Fused]
+    replies: list[NodeReply]
+    coverage: WireCoverage
+    lines: list[WireLine]
+    is_complete: bool
+    is_sufficient: bool
+    token: str
+
+
+class Master(Actor):
+    """Answers searches."""
+
+    name = "master"
+
+    def __init__(
+        self,
+        bus: Bus,
+        registry: View[RegistryView],
+        facts: Facts,
+        *,
+        search: SearchBounds | None = None,
+        bounds: ActorBounds | None = None,
+        fallbacks: Sequence[Node] = (),
+    ) -> None:
+        super().__init__(bus, bounds=bounds)
+        self.registry = registry
+        self.facts = facts
+        self.limits = search or SearchBounds()
+        self.fallbacks = tuple(fallbacks)
+        self.pages: Pages[Listing] = Pages(self.limits.pages)
+        self._finished = facts.subject(SearchFinished)
+        self._turns: Counter[str] = Counter()
+        self._lanes: dict[tuple[str, str], str] = {}
+
+    def subject_keys(self, kind: type) -> dict[str, str]:
+        """Pages are asked of the master that keeps the list."""
+        return {"master": self.bus.name} if kind is SearchPage else {}
+
+    @converses(SearchAsk)
+    async def search(self, call: Call[SearchAsk]) -> Encoded[SearchAnswer]:
+        """Answer a question."""
+        began_us = self.bus.clock.now_us()
+        try:
+            listing = await Search(self, call).listing()
+        except AntiphonError as error:
+            self._tell_refused(call, began_us, error)
+            raise
+        answer = self.cut(listing, 0, call.message.limit, began_us)
+        self._tell_finished(listing, answer)
+        return Encoded(encode_wire(answer))
+
+    @converses(SearchPage)
+    async def page(self, call: Call[SearchPage]) -> Encoded[SearchAnswer]:
+        """Answer with a page of a list that is kept."""
+        began_us = self.bus.clock.now_us()
+        master, token, offset = parse_cursor(call.message.cursor)
+        if master != self.bus.name:
+            raise CursorExpired(f"this cursor belongs to the master {master!r}")
+        listing = self.pages.get(token, self.bus.clock.now_ms())
+        return Encoded(encode_wire(self.cut(listing, offset, call.message.limit, began_us)))
+
+    def expect(self, ask: SearchAsk) -> list[Expected]:
+        """Return the expected set of a question, each node with its instances in the order to try them."""
+        expected: list[Expected] = []
+        for node in select(self.registry.current, ask):
+            self._turns[node.node] += 1
+            expected.append(Expected(node.node, round_robin.order(self._turns[node.node], node.active)))
+        return expected
+
+    def lane(self, ask: Ask) -> str:
+        """Return the subject of an instance's search lane."""
+        key = (ask.node, ask.instance)
+        subject = self._lanes.get(key)
+        if subject is None:
+            template = NodeSearch.route.template
+            subject = template.subject(prefix=self.bus.prefix, node=ask.node, instance=ask.instance)
+            self._lanes[key] = subject
+        return subject
+
+    def cut(self, listing: Listing, offset: int, limit: int, began_us: int) -> WireAnswer:
+        """Return one page of a list, and keep the list when there is more."""
+        hits: list[WireRankedHit] = []
+        room = self.limits.answer_bytes_max
+        at = offset
+        while at < len(listing.fused) and len(hits) < limit:
+            hit = self._ranked(listing, at)
+            if hit is not None:
+                room -= len(hit.doc)
+                if room < 0 and hits:
+                    break
+                hits.append(hit)
+            at += 1
+        following = None
+        if at < len(listing.fused):
+            following = cursor(self.bus.name, listing.token, at)
+            if offset == 0:
+                size = sum(len(hit.doc) for reply in listing.replies for hit in reply.found.hits)
+                self.pages.keep(listing.token, listing, size, self.bus.clock.now_ms())
+        return WireAnswer(
+            request=listing.call.request,
+            query=listing.question.text,
+            terms=listing.question.terms,
+            analyser=listing.question.analyser,
+            fusion=listing.fusion,
+            hits=hits,
+            total=len(listing.fused),
+            offset=offset,
+            next=following,
+            complete=listing.is_complete,
+            sufficient=listing.is_sufficient,
+            coverage=listing.coverage,
+            nodes=listing.lines,
+            master=self.bus.name,
+            took_us=self.bus.clock.now_us() - began_us,
+        )
+
+    def _ranked(self, listing: Listing, at: int) -> WireRankedHit | None:
+        """Return the hit at a place of a list, or None where its document is not a legal one."""
+        one = listing.fused[at]
+        reply = listing.replies[one.reply]
+        hit = reply.found.hits[one.hit]
+        if decode_document(hit.doc) is None:
+            log.info("search.document_refused", node=reply.node, id=hit.id, request=listing.call.request)
+            return None
+        return WireRankedHit(
+            rank=at + 1,
+            score=one.score,
+            node=reply.node,
+            id=hit.id,
+            hash=hit.hash,
+            doc=hit.doc,
+            also=tuple(_source(listing.replies[r], h) for r, h in one.also) if one.also else (),
+            explain=listing.fusing.explain(one.reply, one.hit) if listing.call.message.explain else None,
+        )
+
+    def _tell_finished(self, listing: Listing, answer: WireAnswer) -> None:
+        fact = WireFinished(
+            request=answer.request,
+            caller=listing.call.caller,
+            query=answer.query,
+            at_ms=self.bus.clock.wall_ms(),
+            took_us=answer.took_us,
+            hits=len(answer.hits),
+            total=answer.total,
+            duplicates=len(listing.fusing.scored) - len(listing.fused),
+            fusion=listing.fusion,
+            complete=answer.complete,
+            sufficient=answer.sufficient,
+            coverage=answer.coverage,
+            nodes=answer.nodes,
+            contributed=Counter(hit.node for hit in answer.hits),
+        )
+        self.facts.tell_encoded(self._finished, encode_wire(fact))
+
+    def _tell_refused(self, call: Call[SearchAsk], began_us: int, error: AntiphonError) -> None:
+        fact = SearchFinished(
+            request=call.request,
+            caller=call.caller,
+            query=call.message.query,
+            at_ms=self.bus.clock.wall_ms(),
+            took_us=self.bus.clock.now_us() - began_us,
+            code=error.code,
+        )
+        self.facts.tell(fact)
+
+
+class Search:
+    """One question on its way through the nodes."""
+
+    def __init__(self, master: Master, call: Call[SearchAsk]) -> None:
+        ask = call.message
+        self.master = master
+        self.call = call
+        self.clock = master.bus.clock
+        self.fusion = fuse.method(ask.fusion or master.limits.fusion)
+        ours = analyser.default()
+        self.question = Question(ask.query, ours.question(ask.query), ours.id)
+        self.gathering = Gathering(master.expect(ask))
+        self.replies: list[NodeReply] = []
+        self.flags: dict[str, tuple[str, ...]] = {}
+        self.fallback_lines: list[WireLine] = []
+        self._again: deque[Ask] = deque()
+        self._turn: asyncio.Future[None] | None = None
+        self._bug: Exception | None = None
+
+    async def listing(self) -> Listing:
+        """Gather, fall back where nobody answered, fuse, and remove duplicates."""
+        await self._gather()
+        if not self.replies and self.master.fallbacks:
+            await self._fall_back()
+        fusing = self.fusion.fuse(self.question, self.replies)
+        fused = dedupe(fusing.scored, self.replies)
+        for node, flags in fusing.flags.items():
+            self.flags[node] = (*self.flags.get(node, ()), *flags)
+        gathering = self.gathering
+        answered = frozenset(line.node for line in gathering.lines if line.outcome in (Outcome.ANSWERED, Outcome.EMPTY))
+        ask = self.call.message
+        needs = Requirement(frozenset(ask.required), frozenset(ask.optional), ask.min_coverage)
+        expected = frozenset(line.node for line in gathering.lines)
+        return Listing(
+            call=self.call,
+            question=self.question,
+            fusion=self.fusion.name,
+            fusing=fusing,
+            fused=fused,
+            replies=self.replies,
+            coverage=self._coverage(),
+            lines=[self._line(line) for line in gathering.lines] + self.fallback_lines,
+            is_complete=len(answered) == len(expected),
+            is_sufficient=needs.is_met(answered, expected),
+            token=self.master.bus.draw(),
+        )
+
+    def _left_ms(self) -> int:
+        """Return the budget that is left for gathering: the answer has to travel, too."""
+        left = self.call.deadline_ms - self.clock.now_ms()
+        return max(0, left - min(self.master.limits.reserve_ms, left // 5))
+
+    def _payload(self, budget_ms: int) -> bytes:
+        ask = self.call.message
+        limits = self.master.limits
+        return orjson.dumps(
+            {
+                "request": self.call.request,
+                "budget_ms": budget_ms,
+                "query": ask.query,
+                "terms": self.question.terms,
+                "analyser": self.question.analyser,
+                "limit": max(limits.hits_min, ask.limit),
+                "depth": max(limits.depth, ask.limit),
+                "caller": self.call.caller,
+            }
+        )
+
+    async def _gather(self) -> None:
+        budget = self._left_ms()
+        payload = self._payload(budget)
+        wire = self.master.bus.gather(self._on_reply)
+        wire.bug = self._on_bug
+        timers = [self.clock.call_after(budget, self._on_deadline)]
+        if self.master.fallbacks:
+            reserve = min(self.master.limits.fallback_reserve_ms, budget // 4)
+            timers.append(self.clock.call_after(budget - reserve, self._on_nobody))
+        try:
+            self._again.extend(self.gathering.begin(self.clock.now_us()))
+            while True:
+                while self._again:
+                    await wire.ask(self.master.lane(self._again.popleft()), payload)
+                if self._bug is not None:
+                    raise self._bug
+                if self.gathering.is_over:
+                    return
+                self._turn = asyncio.get_running_loop().create_future()
+                await self._turn
+        finally:
+            for timer in timers:
+                timer.cancel()
+            wire.close()
+
+    def _wake(self) -> None:
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_result(None)
+
+    def _on_reply(self, slot: int, data: bytes, error: AntiphonError | None) -> None:
+        now_us = self.clock.now_us()
+        gathering = self.gathering
+        if error is None:
+            try:
+                found, clipped = decode_found(data, self.call.request)
+            except AntiphonError as refused:
+                error = refused
+            else:
+                at = gathering.answered(slot, len(found.hits), now_us)
+                if at is not None:
+                    node = gathering.lines[at].node
+                    self.replies.append(NodeReply(node, found))
+                    if clipped:
+                        self.flags[node] = ("hits_clipped",)
+        if error is not None:
+            is_undelivered = isinstance(error, UNDELIVERED)
+            again = gathering.failed(slot, error.code, error.text, now_us, is_undelivered=is_undelivered)
+            if again is not None:
+                self._again.append(again)
+        if gathering.is_over or self._again:
+            self._wake()
+
+    def _on_bug(self, bug: Exception) -> None:
+        self._bug = bug
+        self._wake()
+
+    def _on_deadline(self) -> None:
+        self.gathering.deadline(self.clock.now_us())
+        self._wake()
+
+    def _on_nobody(self) -> None:
+        if not self.replies:
+            self._on_deadline()
+
+    async def _fall_back(self) -> None:
+        """Ask the nodes in this process; they are not expected, so they count for no coverage."""
+        ask = NodeSearch.model_validate_json(self._payload(self._left_ms()))
+        began_us = self.clock.now_us()
+        tasks = {asyncio.ensure_future(node.find(self.master.bus, ask)): node.name for node in self.master.fallbacks}
+        done, late = await asyncio.wait(tasks, timeout=self._left_ms() / 1_000)
+        for task in late:
+            task.cancel()
+        for task in sorted(done, key=tasks.__getitem__):
+            self._take_fallback(tasks[task], task, self.clock.now_us() - began_us)
+
+    def _take_fallback(self, node: str, task: asyncio.Future[bytes], took_us: int) -> None:
+        error = task.exception()
+        if isinstance(error, AntiphonError):
+            line = WireLine(node=node, outcome=Outcome.FAILED, code=error.code, took_us=took_us, flags=("fallback",))
+        elif error is not None:
+            raise error
+        else:
+            found, _ = decode_found(task.result())
+            self.replies.append(NodeReply(node, found))
+            outcome = Outcome.ANSWERED if found.hits else Outcome.EMPTY
+            line = WireLine(node=node, outcome=outcome, hits=len(found.hits), took_us=took_us, flags=("fallback",))
+        self.fallback_lines.append(line)
+
+    def _coverage(self) -> WireCoverage:
+        outcomes = Counter(line.outcome for line in self.gathering.lines)
+        degraded: list[str] = []
+        if not self.gathering.lines:
+            degraded.append("no_nodes")
+        if self.fallback_lines:
+            degraded.append("fallback")
+        return WireCoverage(
+            expected=len(self.gathering.lines),
+            answered=outcomes[Outcome.ANSWERED] + outcomes[Outcome.EMPTY],
+            empty=outcomes[Outcome.EMPTY],
+            failed=outcomes[Outcome.FAILED],
+            timed_out=outcomes[Outcome.TIMED_OUT],
+            skipped_open=outcomes[Outcome.SKIPPED],
+            hedged=0,
+            degraded=tuple(degraded),
+        )
+
+    def _line(self, line: Line) -> WireLine:
+        assert line.outcome is not None, "the gather is over"
+        return WireLine(
+            node=line.node,
+            outcome=line.outcome,
+            instance=line.instance,
+            hits=line.hits,
+            took_us=line.took_us,
+            code=line.code,
+            text=line.text[:200] if line.text else None,
+            attempts=line.attempts,
+            flags=self.flags.get(line.node, ()),
+        )
+
+
+def _source(reply: NodeReply, hit: int) -> WireSource:
+    found = reply.found.hits[hit]
+    document = decode_document(found.doc)
+    return WireSource(reply.node, found.id, document.url if document is not None else None)

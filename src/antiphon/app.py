@@ -1,0 +1,154 @@
+"""The composition root: which actors make a role, and how a process runs one or all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+import structlog
+
+from antiphon import subjects
+from antiphon.actors.master import Master, SearchBounds
+from antiphon.actors.registry import Registry
+from antiphon.bus.bus import Bus
+from antiphon.bus.connect import connect
+from antiphon.bus.home import default_data_dir
+from antiphon.bus.server import EmbeddedServer
+from antiphon.decide import fuse
+from antiphon.decide.registry import RegistryView
+from antiphon.errors import ServerFailed
+from antiphon.node import Node
+from antiphon.runtime.actor import Actor, Endpoint
+from antiphon.runtime.discovery import Discovery
+from antiphon.runtime.facts import Facts
+from antiphon.runtime.supervisor import Supervisor
+from antiphon.runtime.views import View
+from antiphon.settings import Settings
+
+log = structlog.get_logger("antiphon.app")
+
+
+class MasterRole:
+    """The actors of a master: facts, registry, search; started in this order, stopped in reverse."""
+
+    def __init__(self, bus: Bus, settings: Settings, *, fallbacks: Sequence[Node] = ()) -> None:
+        self.bus = bus
+        self.settings = settings
+        self.fallbacks = tuple(fallbacks)
+        self.view: View[RegistryView] = View(RegistryView())
+        self.supervisor = Supervisor(intensity=settings.intensity())
+        self.discovery = Discovery(
+            bus,
+            name="antiphon-master",
+            instance=bus.name,
+            version=version("antiphon"),
+            description="answers searches and keeps the registry",
+            endpoints=self.endpoints,
+            metadata={"role": "master"},
+        )
+
+    def endpoints(self) -> list[Endpoint]:
+        """Return what the role's actors serve, for discovery."""
+        actors = [child for child in self.supervisor.children if isinstance(child, Actor)]
+        return [endpoint for actor in actors for endpoint in actor.endpoints]
+
+    async def start(self) -> None:
+        """Return when the registry's picture is complete and searches are answered."""
+        settings, bus = self.settings, self.bus
+        fuse.method(settings.fusion)
+        facts = Facts(bus, buffer_max=settings.facts_buffer_max)
+        bounds = settings.actor()
+        search = SearchBounds(
+            fusion=settings.fusion,
+            hits_min=settings.hits_min,
+            depth=settings.depth,
+            reserve_ms=settings.reserve_ms,
+            fallback_reserve_ms=settings.fallback_reserve_ms,
+            answer_bytes_max=settings.answer_bytes_max,
+            pages=settings.pages(),
+        )
+        await self.supervisor.start("facts", lambda: facts)
+        await self.supervisor.start(
+            "registry", lambda: Registry(bus, self.view, facts, patience=settings.patience(), bounds=bounds)
+        )
+        await self.supervisor.start(
+            "master",
+            lambda: Master(bus, self.view, facts, search=search, bounds=bounds, fallbacks=self.fallbacks),
+        )
+        await self.discovery.start()
+
+    async def run(self) -> None:
+        """Work until stopped; raises the crash of an actor that crashed too often."""
+        try:
+            await self.supervisor.run()
+        finally:
+            await self.discovery.stop()
+            await self.bus.close()
+
+
+def master_name() -> str:
+    """Return a fresh name for one of several masters."""
+    return f"{subjects.MASTER}-{secrets.token_hex(4)}"
+
+
+async def master(
+    settings: Settings,
+    *,
+    nats: str | None = None,
+    context: str | None = None,
+    data: Path | None = None,
+    name: str | None = None,
+    started: asyncio.Event | None = None,
+) -> None:
+    """Run a master on a server that runs already, until SIGINT or SIGTERM."""
+    bus = await connect(
+        name or master_name(), nats=nats, context=context, data=data, prefix=settings.prefix, bounds=settings.bus()
+    )
+    role = MasterRole(bus, settings)
+    await role.start()
+    log.info("master.serves", name=bus.name)
+    if started is not None:
+        started.set()
+    await _until_told(role)
+
+
+async def up(settings: Settings, *, data: Path | None = None, started: asyncio.Event | None = None) -> None:
+    """Start the embedded server and a master, in one process, until SIGINT or SIGTERM.
+
+    Raises `AlreadyRunning` when the data directory is served, and `ServerFailed` when the server ends by itself.
+    """
+    server = await EmbeddedServer.start(data or default_data_dir())
+    try:
+        bus = await connect(subjects.MASTER, nats=server.url, prefix=settings.prefix, bounds=settings.bus())
+        role = MasterRole(bus, settings)
+        await role.start()
+        log.info("antiphon.up", url=server.url, data=str(server.data), server=server.note.version)
+        if started is not None:
+            started.set()
+        await _until_told(role, server)
+    finally:
+        await server.stop()
+
+
+async def _until_told(role: MasterRole, server: EmbeddedServer | None = None) -> None:
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        with suppress(NotImplementedError):  # Windows has no signal handlers on the loop
+            loop.add_signal_handler(signum, told.set)
+    running = asyncio.ensure_future(role.run())
+    ends = {running, asyncio.ensure_future(told.wait())}
+    if server is not None:
+        ends.add(asyncio.ensure_future(server.exited()))
+    done, left = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    role.supervisor.stop()
+    await running
+    for one in left - {running}:
+        one.cancel()
+    if server is not None and any(isinstance(one.result(), int) for one in done if one is not running):
+        raise ServerFailed(f"the nats-server ended: {server.last_words()}")

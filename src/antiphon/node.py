@@ -1,0 +1,193 @@
+"""A node: a system that answers questions, in ten lines.
+
+```python
+from antiphon import Hit, Node
+
+node = Node("blog", description="our articles", topics=["news"])
+
+
+@node.search
+async def search(query):
+    return [Hit(id="1", title="Hello", text="the whole text of the article")]
+
+
+if __name__ == "__main__":
+    node.run()
+```
+
+The handler may be `async` or a plain function (then it runs in a thread). It gets a `Query` and returns hits, best
+first, as `Hit`s or dictionaries. Start the program several times and the node has several instances.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+from pydantic import ValidationError
+
+from antiphon import subjects
+from antiphon.bus.bus import Bus, first_reason
+from antiphon.bus.connect import connect
+from antiphon.errors import InvalidSetting
+from antiphon.messages.lane import NodeSearch
+from antiphon.messages.registry import NodeJoin
+from antiphon.responder import NodeBounds, Responder, SearchHandler
+from antiphon.runtime.discovery import Discovery
+from antiphon.runtime.supervisor import Supervisor
+
+log = structlog.get_logger("antiphon.node")
+
+H = TypeVar("H", bound=SearchHandler)
+
+
+class Node:
+    """One system on the fabric.
+
+    Args:
+        name: the node's name, the same for all its instances, `[a-z0-9][a-z0-9_-]{0,62}`.
+        description: one or two sentences for people and for choosing nodes.
+        topics: what it is about.
+        version: the version of the program behind it.
+        instance: this instance's own name; drawn where not given.
+        weight: its share of the work where a balancer goes by weight.
+        metadata: anything else to show in listings.
+        bounds: the node's limits.
+
+    Raises:
+        InvalidName: the name or the instance is no subject token.
+        InvalidSetting: a field is longer than its bound.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        description: str = "",
+        topics: Sequence[str] = (),
+        version: str = "0",
+        instance: str | None = None,
+        weight: int = 100,
+        metadata: Mapping[str, str] | None = None,
+        bounds: NodeBounds | None = None,
+    ) -> None:
+        self.name = subjects.token(name)
+        self.instance = subjects.token(instance or secrets.token_hex(4))
+        if subjects.is_master(name):
+            raise InvalidSetting(f"{name!r} is a name of masters")
+        self.bounds = bounds or NodeBounds()
+        self._card = {
+            "instance": self.instance,
+            "description": description,
+            "topics": tuple(topics),
+            "version": version,
+            "weight": weight,
+            "metadata": dict(metadata or {}),
+        }
+        self._search: SearchHandler | None = None
+        self._bus: Bus | None = None
+        self._discovery: Discovery | None = None
+        self._responder: Responder | None = None
+        self._supervisor: Supervisor | None = None
+        self._running: asyncio.Task[None] | None = None
+        self.card()
+
+    def search(self, handler: H) -> H:
+        """Register the function that answers questions; a decorator. It takes a `Query` and returns hits."""
+        if self._search is not None:
+            raise InvalidSetting(f"the node {self.name} has a search handler already")
+        self._search = handler
+        return handler
+
+    def card(self) -> NodeJoin:
+        """Return what this instance tells the registry of itself; raises `InvalidSetting` for a field out of bounds."""
+        capabilities = ("search",) if self._search is not None else ()
+        try:
+            return NodeJoin.model_validate({**self._card, "capabilities": capabilities})
+        except ValidationError as error:
+            raise InvalidSetting(f"node {self.name}: {first_reason(error)}") from None
+
+    def responder(self, bus: Bus) -> Responder:
+        """Return the actor that answers for this node on a bus."""
+        return Responder(bus, instance=self.instance, card=self.card(), search=self._search, bounds=self.bounds)
+
+    async def find(self, bus: Bus, ask: NodeSearch) -> bytes:
+        """Answer a question in this process, without a lane: how masters ask their fallback nodes."""
+        if self._responder is None:
+            self._responder = self.responder(bus)
+        return await self._responder.find(ask)
+
+    async def start(
+        self, nats: str | None = None, *, context: str | None = None, data: Path | None = None, bus: Bus | None = None
+    ) -> None:
+        """Connect, listen, and join in the background; `joined` tells when a master has taken the node in.
+
+        Args:
+            nats: the server's URL; else the NATS context, `ANTIPHON_NATS`, the server of `antiphon up`, in this order.
+            context: a NATS context by name.
+            data: the data directory of an embedded server.
+            bus: a bus of this node's own name, started, to use instead.
+
+        Raises:
+            NotConnected: no server is there; the text says what to do.
+        """
+        self._bus = bus or await connect(self.name, nats=nats, context=context, data=data)
+        started = self._bus
+        self._supervisor = Supervisor()
+
+        def make() -> Responder:
+            self._responder = self.responder(started)
+            return self._responder
+
+        await self._supervisor.start(self.name, make)
+        self._running = asyncio.get_running_loop().create_task(self._supervisor.run(), name=f"node:{self.name}")
+        self._discovery = Discovery(
+            started,
+            name=self.name,
+            instance=self.instance,
+            version=installed_version("antiphon"),
+            description=self.card().description or f"the node {self.name}",
+            endpoints=lambda: [] if self._responder is None else self._responder.endpoints,
+            metadata={"role": "node"},
+        )
+        await self._discovery.start()
+
+    async def joined(self) -> None:
+        """Return once a master has taken the node in, so that it is asked."""
+        assert self._responder is not None, "start the node first"
+        await self._responder.joined.wait()
+
+    async def stop(self) -> None:
+        """Leave, finish what was begun, and disconnect; whoever still waits is answered `Stopping`."""
+        if self._discovery is not None:
+            await self._discovery.stop()
+        if self._supervisor is not None and self._running is not None:
+            self._supervisor.stop()
+            await self._running
+        if self._bus is not None:
+            await self._bus.close()
+
+    async def serve(self, nats: str | None = None, *, context: str | None = None, data: Path | None = None) -> None:
+        """Start, and serve until SIGINT or SIGTERM or until this task is cancelled; then stop cleanly."""
+        await self.start(nats, context=context, data=data)
+        assert self._running is not None
+        told = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(signum, told.set)
+        waiting = asyncio.ensure_future(told.wait())
+        try:
+            await asyncio.wait({waiting, self._running}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+            await self.stop()
+
+    def run(self, nats: str | None = None, *, context: str | None = None, data: Path | None = None) -> None:
+        """Serve until stopped; for `if __name__ == "__main__"`."""
+        asyncio.run(self.serve(nats, context=context, data=data))

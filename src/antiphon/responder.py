@@ -1,0 +1,189 @@
+"""The actor behind a node: it listens on one instance's lane, runs the author's handlers, and keeps its place.
+
+It joins once it listens, so that it is never asked before; beats; joins again now and then, so that a registry that
+has lost its memory finds it; leaves before it stops listening. While no master is there it keeps trying.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from antiphon.bus.bus import Bus, Call
+from antiphon.decide import present
+from antiphon.errors import AntiphonError, HandlerFailed, UnknownMethod
+from antiphon.messages.base import Message
+from antiphon.messages.handler import Query
+from antiphon.messages.lane import Load, NodeFound, NodeSearch
+from antiphon.messages.registry import HeartBeaten, NodeJoin, NodeLeave
+from antiphon.runtime.actor import Actor, ActorBounds, Encoded, converses
+
+log = structlog.get_logger("antiphon.node")
+
+SearchHandler = Callable[[Query], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeBounds:
+    """A node's own limits, in milliseconds and pieces."""
+
+    running_max: int = 256
+    """Questions worked on at once; one more is refused with `Overloaded`."""
+    threads_max: int = 8
+    """Synchronous handlers running at once."""
+    join_budget_ms: int = 1_000
+    join_retry_ms: int = 250
+    rejoin_ms: int = 30_000
+    leave_budget_ms: int = 500
+    stop_grace_ms: int = 5_000
+    latency_alpha: float = 0.3
+    """Weight of the newest handling time in the moving average that rides on replies."""
+
+
+class Responder(Actor):
+    """One instance of a node."""
+
+    name = "node"
+
+    def __init__(
+        self, bus: Bus, *, instance: str, card: NodeJoin, search: SearchHandler | None, bounds: NodeBounds | None = None
+    ) -> None:
+        self.node_bounds = bounds or NodeBounds()
+        limits = ActorBounds(
+            conversations_max=self.node_bounds.running_max, stop_grace_ms=self.node_bounds.stop_grace_ms
+        )
+        super().__init__(bus, bounds=limits)
+        self.instance = instance
+        self.card = card
+        self.joined = asyncio.Event()
+        self._search = search
+        self._threads: ThreadPoolExecutor | None = None
+        self._latency_us = 0.0
+        self._heartbeat_ms = self.node_bounds.join_retry_ms
+        self._beats_left = 0
+
+    def subject_keys(self, kind: type[Message]) -> dict[str, str]:  # noqa: ARG002 - all subjects are this lane
+        """Return this instance's own lane."""
+        return {"node": self.bus.name, "instance": self.instance}
+
+    async def serving(self) -> None:
+        """Join, now that the lane is listened to."""
+        self.bus.transport.on_reconnect(self._forget_joining)
+        self.tell(self._keep_place)
+
+    async def stopping(self) -> None:
+        """Leave, so that nobody asks any more; in turn, so that no join that is under way comes after it."""
+        left = asyncio.Event()
+
+        async def leave() -> None:
+            await self._leave()
+            left.set()
+
+        self.tell(leave)
+        patience_ms = self.node_bounds.join_budget_ms + self.node_bounds.leave_budget_ms
+        with suppress(TimeoutError):
+            await asyncio.wait_for(left.wait(), patience_ms / 1_000)
+
+    async def stop(self, *, is_crashed: bool = False) -> None:
+        """Stop as every actor does, then end the threads."""
+        await super().stop(is_crashed=is_crashed)
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def load(self) -> Load:
+        """How busy this instance is."""
+        return Load(in_flight=len(self.conversations), latency_us=round(self._latency_us))
+
+    @converses(NodeSearch)
+    async def search(self, call: Call[NodeSearch]) -> Encoded[NodeFound]:
+        """Answer a question of a master."""
+        return Encoded(await self.find(call.message))
+
+    async def find(self, ask: NodeSearch) -> bytes:
+        """Run the author's handler and return the encoded `NodeFound`; whatever it raises is `HandlerFailed`."""
+        if self._search is None:
+            raise UnknownMethod(f"the node {self.bus.name} has no search handler")
+        query = Query(
+            text=ask.query,
+            terms=ask.terms,
+            analyser=ask.analyser,
+            limit=ask.limit,
+            depth=ask.depth,
+            caller=ask.caller,
+            budget_ms=ask.budget_ms,
+            request=ask.request,
+        )
+        began = self.bus.clock.now_us()
+        try:
+            result = present.found(await self._run(self._search, query))
+        except AntiphonError:
+            raise
+        except Exception as error:
+            # the author's bug, told apart from ours; its text may hold secrets, so only its class travels
+            log.exception("node.handler_failed", node=self.bus.name, request=ask.request)
+            raise HandlerFailed(f"the search handler of {self.bus.name} raised {type(error).__name__}") from error
+        took = self.bus.clock.now_us() - began
+        self._latency_us += self.node_bounds.latency_alpha * (took - self._latency_us)
+        room = min(NodeFound.size_max, self.bus.transport.payload_max)
+        data, left_out = present.encode(query, result, self.load, bytes_max=room)
+        if left_out:
+            log.warning("node.hits_left_out", node=self.bus.name, request=ask.request, left_out=left_out)
+        return data
+
+    async def _run(self, handler: SearchHandler, query: Query) -> Any:
+        if inspect.iscoroutinefunction(handler):
+            return await handler(query)
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self.node_bounds.threads_max, thread_name_prefix=f"node:{self.bus.name}")
+        result = await asyncio.get_running_loop().run_in_executor(self._threads, handler, query)
+        return await result if inspect.isawaitable(result) else result
+
+    # -- keeping its place
+
+    def _forget_joining(self) -> None:
+        """Join again at the next beat: the server or its data may be new."""
+        self._beats_left = 0
+
+    async def _leave(self) -> None:
+        if self.joined.is_set():
+            try:
+                await self.bus.ask(NodeLeave(instance=self.instance), budget_ms=self.node_bounds.leave_budget_ms)
+            except AntiphonError as error:
+                log.warning("node.not_left", node=self.bus.name, instance=self.instance, code=error.code)
+
+    async def _keep_place(self) -> None:
+        if self.is_stopping:
+            return
+        if self._beats_left > 0:
+            self._beats_left -= 1
+            await self._beat()
+        else:
+            await self._join()
+        self.tell_after(self._heartbeat_ms, self._keep_place)
+
+    async def _join(self) -> None:
+        try:
+            answer = await self.bus.ask(self.card, budget_ms=self.node_bounds.join_budget_ms)
+        except AntiphonError as error:
+            self._heartbeat_ms = self.node_bounds.join_retry_ms
+            log.info("node.not_joined", node=self.bus.name, instance=self.instance, code=error.code, error=error.text)
+            return
+        self._heartbeat_ms = answer.heartbeat_ms
+        self._beats_left = max(1, self.node_bounds.rejoin_ms // answer.heartbeat_ms)
+        if not self.joined.is_set():
+            log.info("node.joined", node=self.bus.name, instance=self.instance, instances=answer.instances)
+            self.joined.set()
+
+    async def _beat(self) -> None:
+        try:
+            await self.bus.publish(HeartBeaten(load=self.load), instance=self.instance)
+        except AntiphonError as error:
+            log.info("node.not_beaten", node=self.bus.name, code=error.code)

@@ -1,0 +1,1 @@
+"""The machinery that actors run on: mailboxes, conversations, views, supervision and discovery."""

@@ -1,0 +1,88 @@
+"""ADR-32 discovery: every role answers `$SRV.PING|INFO|STATS[.<name>[.<id>]]`, so `nats micro ls` finds it.
+
+The wire is ADR-32's (types `io.nats.micro.v1.*_response`); nats-py's own `nats.micro` runs handlers one at a time and
+cannot switch off queue groups, so it is answered here (FACTS).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from antiphon.bus.bus import Bus
+from antiphon.bus.protocol import Delivery, Subscription
+from antiphon.errors import AntiphonError
+from antiphon.runtime.actor import Endpoint
+
+ROOT = "$SRV"
+
+
+class Discovery:
+    """One role's answers to discovery."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        name: str,
+        instance: str,
+        version: str,
+        description: str,
+        endpoints: Callable[[], Sequence[Endpoint]],
+        metadata: dict[str, str] | None = None,
+    ) -> None:
+        self._bus = bus
+        self._head = {"name": name, "id": instance, "version": version, "metadata": metadata or {}}
+        self._description = description
+        self._endpoints = endpoints
+        self._started = datetime.fromtimestamp(bus.clock.wall_ms() / 1_000, UTC).isoformat()
+        self._subscriptions: list[Subscription] = []
+
+    async def start(self) -> None:
+        """Answer from now on."""
+        name, instance = self._head["name"], self._head["id"]
+        for pattern in (f"{ROOT}.*", f"{ROOT}.*.{name}", f"{ROOT}.*.{name}.{instance}"):
+            self._subscriptions.append(await self._bus.transport.subscribe(pattern, self._receive))
+
+    async def stop(self) -> None:
+        """Answer no more."""
+        for subscription in self._subscriptions:
+            await subscription.drain()
+        self._subscriptions.clear()
+
+    async def _receive(self, delivery: Delivery) -> None:
+        verb = delivery.subject.split(".")[1]
+        answers: dict[str, Callable[[], dict[str, Any]]] = {"PING": dict, "INFO": self._info, "STATS": self._stats}
+        if verb not in answers or not delivery.reply:
+            return
+        reply = {"type": f"io.nats.micro.v1.{verb.lower()}_response", **self._head, **answers[verb]()}
+        try:
+            await self._bus.transport.publish(delivery.reply, orjson.dumps(reply))
+        except AntiphonError as error:
+            self._bus.counters.refuse(error.code)
+
+    def _info(self) -> dict[str, Any]:
+        endpoints = [
+            {"name": e.name, "subject": e.subject, "queue_group": e.queue or "", "metadata": {}}
+            for e in self._endpoints()
+        ]
+        return {"description": self._description, "endpoints": endpoints}
+
+    def _stats(self) -> dict[str, Any]:
+        endpoints = [
+            {
+                "name": e.name,
+                "subject": e.subject,
+                "queue_group": e.queue or "",
+                "num_requests": e.requests,
+                "num_errors": e.errors,
+                "last_error": "",
+                "processing_time": e.busy_us * 1_000,
+                "average_processing_time": e.busy_us * 1_000 // max(1, e.requests),
+            }
+            for e in self._endpoints()
+        ]
+        return {"started": self._started, "endpoints": endpoints}

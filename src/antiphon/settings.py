@@ -1,0 +1,96 @@
+"""Every limit and default of Antiphon with its name, its unit and its reason; read at the edges and passed down.
+
+Each is an environment variable, `ANTIPHON_` and its name in capitals: `ANTIPHON_HEARTBEAT_MS=500`.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from antiphon.bus.bus import Bounds, first_reason
+from antiphon.decide import fuse
+from antiphon.decide.pages import PageBounds
+from antiphon.decide.registry import Patience
+from antiphon.decide.restarts import Intensity
+from antiphon.errors import InvalidSetting
+from antiphon.runtime.actor import ActorBounds
+
+
+class Settings(BaseSettings):
+    """The settings of one process."""
+
+    model_config = SettingsConfigDict(env_prefix="ANTIPHON_", extra="ignore", frozen=True)
+
+    prefix: str = Field("antiphon", description="first token of every subject; two fabrics may share a server")
+
+    budget_default_ms: int = Field(5_000, ge=1, description="budget of a request that names none")
+    budget_max_ms: int = Field(
+        60_000, ge=1, description="longest budget; a longer one is cut, so nothing waits for ever"
+    )
+    reserve_ms: int = Field(50, ge=0, description="kept of a search's budget for fusing and the way back")
+    fallback_reserve_ms: int = Field(500, ge=0, description="kept of a search's budget for fallback nodes")
+
+    fusion: str = Field(fuse.DEFAULT, description="fusion method of a search that names none")
+    hits_min: int = Field(20, ge=1, le=1_000, description="hits asked of a ranking node; nDCG@10 is full with 10-20")
+    depth: int = Field(100, ge=1, le=1_000, description="hits asked of a node that only matches")
+    answer_bytes_max: int = Field(900_000, ge=1_024, description="a page ends here; a NATS message holds 1 MB")
+    page_keep_ms: int = Field(60_000, ge=1, description="how long a cursor is good")
+    pages_max: int = Field(1_000, ge=1, description="lists kept for cursors; the oldest is given up first")
+    pages_bytes_max: int = Field(64 * 1024 * 1024, ge=1, description="memory of the lists kept for cursors")
+
+    heartbeat_ms: int = Field(1_000, ge=10, description="how often an instance says that it lives")
+    misses_max: int = Field(3, ge=1, description="missed heartbeats that mark an instance down")
+    forget_ms: int = Field(900_000, ge=1, description="silence after which an instance is no longer expected")
+
+    mailbox_max: int = Field(4_096, ge=1, description="messages waiting for one actor; more are refused as overloaded")
+    conversations_max: int = Field(1_024, ge=1, description="searches at once in one master; more are refused")
+    retry_after_ms: int = Field(100, ge=0, description="when a refused asker may come back")
+    stop_grace_ms: int = Field(5_000, ge=0, description="what has begun may end before a stop cuts it off")
+    restarts_max: int = Field(5, ge=0, description="restarts of an actor within the window before it escalates")
+    restart_window_ms: int = Field(10_000, ge=1, description="the window of restarts_max")
+    facts_buffer_max: int = Field(10_000, ge=1, description="facts waiting to leave; more are dropped and counted")
+    late_tokens_max: int = Field(
+        4_096, ge=0, description="given-up asks remembered, to tell late answers from stray ones"
+    )
+
+    @classmethod
+    def read(cls) -> Self:
+        """Return the settings of this environment; raises `InvalidSetting` with the variable that is wrong."""
+        try:
+            return cls()
+        except ValidationError as error:
+            raise InvalidSetting(
+                f"environment: ANTIPHON_{first_reason(error).upper()[:1]}{first_reason(error)[1:]}"
+            ) from None
+
+    def bus(self) -> Bounds:
+        """Return the bus's limits."""
+        return Bounds(
+            budget_default_ms=self.budget_default_ms,
+            budget_max_ms=self.budget_max_ms,
+            late_tokens_max=self.late_tokens_max,
+        )
+
+    def actor(self) -> ActorBounds:
+        """Return the limits of each actor."""
+        return ActorBounds(
+            mailbox_max=self.mailbox_max,
+            conversations_max=self.conversations_max,
+            retry_after_ms=self.retry_after_ms,
+            stop_grace_ms=self.stop_grace_ms,
+        )
+
+    def patience(self) -> Patience:
+        """Return how long the registry bears silence."""
+        return Patience(heartbeat_ms=self.heartbeat_ms, misses_max=self.misses_max, forget_ms=self.forget_ms)
+
+    def intensity(self) -> Intensity:
+        """Return how often a crashed actor is started again."""
+        return Intensity(restarts_max=self.restarts_max, window_ms=self.restart_window_ms)
+
+    def pages(self) -> PageBounds:
+        """Return the limits of the lists kept for cursors."""
+        return PageBounds(keep_ms=self.page_keep_ms, lists_max=self.pages_max, bytes_max=self.pages_bytes_max)
