@@ -80,7 +80,7 @@ class Indexed(Connector):
         Raises:
             ContentUnreadable: it cannot be read, or there is nothing to search in it.
         """
-        self.index.add(self.entries(progress or _silent))
+        self.index.add(self.entries(progress or silent))
         if not len(self.index):
             raise ContentUnreadable(f"{self.describe()}: there is no text to search in it")
 
@@ -93,5 +93,6 @@ class Indexed(Connector):
         self.index.close()
 
 
-def _silent(done: int, total: int) -> None:
+def silent(done: int, total: int) -> None:
+    """Report no progress."""
     del done, total

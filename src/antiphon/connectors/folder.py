@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import structlog
 
-from antiphon.connectors.base import Indexed, Progress
+from antiphon.connectors.base import Indexed, Progress, silent
 from antiphon.connectors.entry import Entry
 from antiphon.connectors.reading.markup import page
 from antiphon.connectors.reading.sections import Section, markdown, pieces, plain, restructured
@@ -69,7 +69,10 @@ class Folder(Indexed):
 
     @cached_property
     def _root(self) -> Path:
-        return self.path.expanduser().resolve()
+        try:
+            return self.path.expanduser().resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # a circle of links, no such home, a zero byte
+            raise ContentUnreadable(f"{self.path} is not a folder: {error}") from error
 
     @cached_property
     def _stamps(self) -> dict[str, Stamp]:
@@ -124,7 +127,7 @@ class Folder(Indexed):
             return ""
         added = sum(file not in known for file in differing)
         by_file: dict[str, list[Entry]] = {file: [] for file in (*differing, *gone)}
-        for entry in self._read_all(differing, _ignore):
+        for entry in self._read_all(differing, silent):
             by_file[entry.origin].append(entry)
         self.index.replace(by_file)
         known.clear()
@@ -166,10 +169,6 @@ class Folder(Indexed):
         if self.url_base is None:
             return (self._root / file).as_uri()
         return f"{self.url_base.rstrip('/')}/{quote(os.fsencode(file))}"
-
-
-def _ignore(done: int, total: int) -> None:
-    del done, total
 
 
 def _files(folder: Path, root: Path) -> Iterator[tuple[Path, os.stat_result]]:

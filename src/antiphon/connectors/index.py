@@ -48,7 +48,7 @@ class _Row:
 
 
 class TextIndex:
-    """An index in memory; every method may be called from any thread."""
+    """An index in memory: searched from any number of threads, changed by one at a time, closed by whoever is last."""
 
     def __init__(self, analyser: Analyser | None = None) -> None:
         self._analyser = analyser or default()
@@ -128,7 +128,7 @@ class TextIndex:
             rows = self._best(terms, max(1, min(query.limit, HITS_MAX)))
             statistics = self._statistics(terms) if ours else None
         if not ours:
-            return Found([_hit(row.entry, text=row.entry.text) for row in rows])
+            return Found([self._hit(row.entry, terms, text=row.entry.text) for row in rows])
         return Found([self._counted(row, terms) for row in rows], statistics, self._analyser.id)
 
     def close(self) -> None:
@@ -212,35 +212,21 @@ class TextIndex:
 
     def _counted(self, row: _Row, terms: Sequence[str]) -> Hit:
         tf = tuple(row.terms.count(f" {term} ") if _is_term(term) else 0 for term in terms)
-        entry = row.entry
-        return _hit(
-            entry,
-            counts=Counts(tf=tf, length=row.length),
-            snippet=self._analyser.snippet(entry.text, terms),
-            content=content_hash(entry.title, entry.text),
+        return self._hit(row.entry, terms, counts=Counts(tf=tf, length=row.length))
+
+    def _hit(self, entry: Entry, terms: Sequence[str], *, text: str = "", counts: Counts | None = None) -> Hit:
+        return Hit(
+            id=entry.id,
+            title=entry.title,
+            text=text,
+            url=entry.url,
+            snippet=self._analyser.snippet(entry.text, terms) or None,
+            kind=entry.kind,
+            time_ms=entry.time_ms,
+            counts=counts,
+            hash=content_hash(entry.title, entry.text),
+            fields=entry.fields,
         )
-
-
-def _hit(
-    entry: Entry,
-    *,
-    text: str = "",
-    counts: Counts | None = None,
-    snippet: str | None = None,
-    content: str | None = None,
-) -> Hit:
-    return Hit(
-        id=entry.id,
-        title=entry.title,
-        text=text,
-        url=entry.url,
-        snippet=snippet,
-        kind=entry.kind,
-        time_ms=entry.time_ms,
-        counts=counts,
-        hash=content,
-        fields=entry.fields,
-    )
 
 
 def _is_term(term: str) -> bool:

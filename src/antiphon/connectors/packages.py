@@ -12,7 +12,7 @@ import structlog
 
 from antiphon.connectors.base import Indexed, Progress
 from antiphon.connectors.entry import Entry
-from antiphon.connectors.reading.metadata import description, value_of
+from antiphon.connectors.reading.metadata import description, homepage, value_of
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +54,7 @@ class Packages(Indexed):
 
 
 def _entries(name: str, distribution: Distribution, metadata: PackageMetadata) -> Iterator[Entry]:
-    url = f"https://pypi.org/project/{name}/"
+    url = homepage(metadata)
     summary, keywords = value_of(metadata, "Summary"), value_of(metadata, "Keywords")
     title = f"{name} {value_of(metadata, 'Version')}"
     yield Entry(

@@ -7,6 +7,7 @@ schema holds, letter for letter, and is quoted as an identifier all the same.
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -17,7 +18,7 @@ from urllib.parse import quote
 
 import structlog
 
-from antiphon.connectors.base import Indexed, Progress
+from antiphon.connectors.base import Indexed, Progress, silent
 from antiphon.connectors.entry import Entry
 from antiphon.errors import ContentUnreadable
 
@@ -80,17 +81,19 @@ class Sqlite(Indexed):
 
     async def watch(self, changed: Callable[[str], None]) -> None:
         """Look at the file's version every `poll_ms` and re-index what differs, until cancelled."""
-        version = -1  # the first look always compares: the file may have changed since it was opened
-        database = await asyncio.to_thread(self._connect)
+        version, seen = (
+            _Version(self.file, self._connect),
+            None,
+        )  # so the first look compares: the file may have changed since
         try:
             while True:
-                seen = await asyncio.to_thread(self._version, database, version)
-                if seen != version:
-                    version = seen
+                now = await asyncio.to_thread(version.look)
+                if now != seen:
                     await self._refresh(changed)
+                seen = now
                 await asyncio.sleep(self.poll_ms / 1_000)
         finally:
-            database.close()
+            version.close()
 
     async def _refresh(self, changed: Callable[[str], None]) -> None:
         try:
@@ -108,26 +111,16 @@ class Sqlite(Indexed):
         Raises:
             ContentUnreadable: as for `entries`.
         """
-        return self.index.sync(self.entries(_silent))
+        return self.index.sync(self.entries(silent))
 
     def _connect(self) -> sqlite3.Connection:
-        if not self.file.is_file():
-            raise ContentUnreadable(f"{self.file} is not a file")
+        if not os.path.isfile(self.file):  # noqa: PTH113 -- Path.is_file raises where a folder may not be entered
+            raise ContentUnreadable(f"{self.file} is not a file, or may not be read")
         # The path is quoted so that `?` and `#` in it cannot become options of the URI.
         uri = f"file:{quote(str(self.file.resolve()))}?mode=ro"
         database = sqlite3.connect(uri, uri=True, timeout=BUSY_MS / 1_000, check_same_thread=False)
         database.text_factory = _decoded
         return database
-
-    @staticmethod
-    def _version(database: sqlite3.Connection, otherwise: int) -> int:
-        """Return the number that SQLite changes with every commit of another connection."""
-        try:
-            row = database.execute("PRAGMA data_version").fetchone()
-        except sqlite3.Error as error:
-            log.warning("database busy or gone", reason=str(error))
-            return otherwise
-        return int(row[0])
 
     def _rows(self, database: sqlite3.Connection, progress: Progress) -> Iterator[Entry]:
         schema = self._schema(database)
@@ -186,8 +179,37 @@ class Sqlite(Indexed):
         return "rowid"
 
 
-def _silent(done: int, total: int) -> None:
-    del done, total
+class _Version:
+    """What changes when another program commits to a file, or puts another file in its place.
+
+    Source: https://www.sqlite.org/pragma.html#pragma_data_version; the number holds for one connection only.
+    """
+
+    def __init__(self, file: Path, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._file = file
+        self._connect = connect
+        self._database: sqlite3.Connection | None = None
+        self._seen = (0, 0)
+
+    def look(self) -> tuple[int, int]:
+        """Return the present version; the last one while the file is locked or gone."""
+        try:
+            if self._database is None:
+                self._database = self._connect()
+            inode = self._file.stat().st_ino
+            if inode != self._seen[0]:
+                self.close()
+                self._database = self._connect()
+            self._seen = (inode, int(self._database.execute("PRAGMA data_version").fetchone()[0]))
+        except (sqlite3.Error, OSError, ContentUnreadable) as error:
+            log.debug("database busy or gone", reason=str(error))
+        return self._seen
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._database is not None:
+            self._database.close()
+        self._database = None
 
 
 def _decoded(raw: bytes) -> str:

@@ -26,25 +26,10 @@ MANUAL = "https://docs.python.org/3/library"
 
 _NOT_DOCUMENTED = frozenset({"antigravity", "distutils", "encodings", "ensurepip", "idlelib", "lib2to3", "this"})
 _PARTS_OMITTED = frozenset({"test", "tests", "__pycache__", "pydoc_data", "turtledemo", "lib-dynload"})
-_COMPILED_PUBLIC = [
-    "array",
-    "atexit",
-    "binascii",
-    "builtins",
-    "cmath",
-    "errno",
-    "faulthandler",
-    "gc",
-    "itertools",
-    "marshal",
-    "math",
-    "mmap",
-    "select",
-    "sys",
-    "time",
-    "unicodedata",
-    "zlib",
-]
+_COMPILED_PUBLIC = """
+    array atexit binascii builtins cmath errno faulthandler gc itertools marshal math mmap select sys time
+    unicodedata zlib
+    """.split()  # noqa: SIM905 -- a name a line reads worse
 _COMPILED = {name: name for name in _COMPILED_PUBLIC} | {
     "posix": "os",
     "nt": "os",
@@ -57,55 +42,15 @@ _COMPILED = {name: name for name in _COMPILED_PUBLIC} | {
 }
 """Modules without a Python source -> the name that people import them by."""
 _SUBMODULE_PAGES = frozenset(
-    [
-        "collections.abc",
-        "concurrent.futures",
-        "curses.ascii",
-        "curses.panel",
-        "email.charset",
-        "email.encoders",
-        "email.errors",
-        "email.header",
-        "email.headerregistry",
-        "email.iterators",
-        "email.message",
-        "email.mime",
-        "email.parser",
-        "email.policy",
-        "email.utils",
-        "html.entities",
-        "html.parser",
-        "http.client",
-        "http.cookiejar",
-        "http.cookies",
-        "http.server",
-        "importlib.metadata",
-        "importlib.resources",
-        "logging.config",
-        "logging.handlers",
-        "multiprocessing.shared",
-        "os.path",
-        "tkinter.colorchooser",
-        "tkinter.font",
-        "tkinter.messagebox",
-        "tkinter.scrolledtext",
-        "tkinter.ttk",
-        "unittest.mock",
-        "urllib.error",
-        "urllib.parse",
-        "urllib.request",
-        "urllib.robotparser",
-        "wsgiref",
-        "xml.dom",
-        "xml.dom.minidom",
-        "xml.dom.pulldom",
-        "xml.etree.elementtree",
-        "xml.sax",
-        "xml.sax.handler",
-        "xml.sax.saxutils",
-        "xmlrpc.client",
-        "xmlrpc.server",
-    ]
+    """
+    collections.abc concurrent.futures curses.ascii curses.panel email.charset email.encoders email.errors
+    email.header email.headerregistry email.iterators email.message email.mime email.parser email.policy
+    email.utils html.entities html.parser http.client http.cookiejar http.cookies http.server importlib.metadata
+    importlib.resources logging.config logging.handlers multiprocessing.shared_memory os.path tkinter.colorchooser
+    tkinter.font tkinter.messagebox tkinter.scrolledtext tkinter.ttk unittest.mock urllib.error urllib.parse
+    urllib.request urllib.robotparser wsgiref xml.dom xml.dom.minidom xml.dom.pulldom xml.etree.elementtree
+    xml.sax xml.sax.handler xml.sax.saxutils xmlrpc.client xmlrpc.server
+    """.split()  # noqa: SIM905 -- a name a line reads worse
 )
 """Submodules with a page of their own in the manual; the others are described on their package's page."""
 

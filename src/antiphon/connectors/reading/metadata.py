@@ -13,10 +13,22 @@ DESCRIPTION_CHARS_MAX = 200_000
 SECTIONS_MAX = 100
 """Sections kept of one description."""
 
+_PREFERRED = ("documentation", "docs", "homepage", "home", "repository", "source", "source code", "github")
+"""Labels of project links, best first."""
+
 
 def value_of(metadata: PackageMetadata, name: str) -> str:
     """Return a field's value, empty where it is missing; asking for a missing one will be an error in Python."""
     return metadata[name] if name in metadata else ""  # noqa: SIM401 -- the protocol has no `get` before Python 3.12
+
+
+def homepage(metadata: PackageMetadata) -> str | None:
+    """Return where people read about the project: its documentation, its home page, its source, or what there is."""
+    links = [value.partition(",") for value in metadata.get_all("Project-URL") or ()]
+    named = {label.strip().lower(): url.strip() for label, _, url in links}
+    named.setdefault("homepage", value_of(metadata, "Home-page"))
+    urls = [url for url in (*map(named.get, _PREFERRED), *named.values()) if url and url.startswith("http")]
+    return urls[0] if urls else None
 
 
 def description(distribution: Distribution, metadata: PackageMetadata, title: str) -> Iterator[Section]:
