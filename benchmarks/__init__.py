@@ -1,0 +1,1 @@
+"""Benchmarks: each `python -m benchmarks.NAME` measures one part of the goals and says which are met."""
