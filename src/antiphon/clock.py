@@ -1,7 +1,7 @@
 """Time, as integer milliseconds, read from the running event loop.
 
 Decisions take the time as an argument; actors ask a `Clock`. Because the clock is the loop's own, a test that
-runs on `antiphon.testing.virtual_loop` gets virtual time everywhere at once: timers, sleeps and deadlines.
+runs on `antiphon.testing.VirtualLoop` gets virtual time everywhere at once: timers, sleeps and deadlines.
 Monotonic time never crosses machines; budgets (milliseconds left) do.
 """
 
@@ -49,7 +49,8 @@ class LoopClock:
 
     def now_ms(self) -> int:
         """Return the loop's time in milliseconds."""
-        return int(asyncio.get_running_loop().time() * 1_000)
+        # rounded: 2.042 s times 1,000 is 2041.9999999999998, and a timer must not fire in the millisecond before it is due
+        return round(asyncio.get_running_loop().time() * 1_000)
 
     def now_us(self) -> int:
         """Return monotonic microseconds; not the loop's time, which uvloop keeps in whole milliseconds."""
