@@ -80,9 +80,13 @@ class Indexed(Connector):
         Raises:
             ContentUnreadable: it cannot be read, or there is nothing to search in it.
         """
-        self.index.add(self.entries(progress or silent))
-        if not len(self.index):
-            raise ContentUnreadable(f"{self.describe()}: there is no text to search in it")
+        try:
+            self.index.add(self.entries(progress or silent))
+            if not len(self.index):
+                raise ContentUnreadable(f"{self.describe()}: there is no text to search in it")
+        except BaseException:
+            self.close()  # whoever fails to open has nothing to close
+            raise
 
     def search(self, query: Query) -> Found:
         """Return the index's best hits."""

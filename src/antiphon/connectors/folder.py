@@ -34,8 +34,10 @@ RESTRUCTURED = frozenset({".rst"})
 TEXT = frozenset({".txt", ".text", ".adoc"})
 DEBOUNCE_MS = 400
 """Changes this close together are read as one; an editor's save is several events."""
-RESCAN_MS = 5_000
-"""The folder is compared this often even without an event: network file systems send none."""
+TICK_MS = 500
+"""The first comparison comes this soon after the watch begins: a change while it begins sends no event."""
+RESCAN_TICKS = 10
+"""Later ones come this many ticks apart even without an event: network file systems send none."""
 
 Stamp = tuple[int, int]
 """Modification time in nanoseconds and size in bytes: a file whose stamp is the same is taken to be the same."""
@@ -105,9 +107,13 @@ class Folder(Indexed):
         import watchfiles  # noqa: PLC0415 -- a compiled extension that only a serving node needs
 
         events = watchfiles.awatch(  # pyright: ignore[reportUnknownMemberType] -- trio's event, which it has no types for
-            self._root, debounce=DEBOUNCE_MS, rust_timeout=RESCAN_MS, yield_on_timeout=True
+            self._root, debounce=DEBOUNCE_MS, rust_timeout=TICK_MS, yield_on_timeout=True
         )
-        async for _ in events:
+        ticks = 0
+        async for happened in events:
+            ticks += 1
+            if not happened and ticks % RESCAN_TICKS != 1:
+                continue
             summary = await asyncio.to_thread(self.refresh)
             if summary:
                 log.info("folder re-indexed", folder=self._root.name, changes=summary, entries=len(self.index))

@@ -22,12 +22,13 @@ _HEADER = re.compile(
     r"^(?:([ \t]*)(?:async[ \t]+)?(def|class)[ \t]+(\w+)|(?:if|elif|else|try|except|finally)\b)", re.MULTILINE
 )
 # Parentheses nest three deep in signatures (a default that calls); what does not fit has no docstring found.
+# The quantifiers are possessive (`*+`): nothing is tried twice, so hostile sources cost no more than honest ones.
 _P0 = r"[^()#]"
-_P1 = rf"(?:{_P0}|#[^\n]*|\({_P0}*\))"
-_P2 = rf"(?:{_P0}|#[^\n]*|\({_P1}*\))"
-_SIGNATURE = re.compile(rf"(?:\[[^\[\]]*\])?[ \t]*(\({_P2}*\))?[ \t]*(->[^:\n]+)?:")
+_P1 = rf"(?:{_P0}|#[^\n]*+|\({_P0}*+\))"
+_P2 = rf"(?:{_P0}|#[^\n]*+|\({_P1}*+\))"
+_SIGNATURE = re.compile(rf"(?:\[[^\[\]]*\])?[ \t]*(\({_P2}*+\))?[ \t]*(->[^:\n]+)?:")
 _STRING = re.compile(
-    r"(?:\s|\#[^\n]*\n)*"
+    r"(?:\s|\#[^\n]*\n)*+"
     r"([rRuU]?)("
     r'"""(?:[^"\\]|\\.|"(?!""))*"""'
     r"|'''(?:[^'\\]|\\.|'(?!''))*'''"
