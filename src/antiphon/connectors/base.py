@@ -81,12 +81,14 @@ class Indexed(Connector):
             ContentUnreadable: it cannot be read, or there is nothing to search in it.
         """
         try:
-            self.index.add(self.entries(progress or silent))
-            if not len(self.index):
-                raise ContentUnreadable(f"{self.describe()}: there is no text to search in it")
+            self._fill(progress or silent)
         except BaseException:
             self.close()  # whoever fails to open has nothing to close
             raise
+
+    def _fill(self, progress: Progress) -> None:
+        if not self.index.add(self.entries(progress)):
+            raise ContentUnreadable(f"{self.describe()}: there is no text to search in it")
 
     def search(self, query: Query) -> Found:
         """Return the index's best hits."""

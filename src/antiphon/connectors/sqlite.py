@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import KW_ONLY, dataclass
@@ -93,7 +94,7 @@ class Sqlite(Indexed):
                 seen = now
                 await asyncio.sleep(self.poll_ms / 1_000)
         finally:
-            version.close()
+            await asyncio.to_thread(version.close)  # waits for a look that the cancelling left running
 
     async def _refresh(self, changed: Callable[[str], None]) -> None:
         try:
@@ -188,25 +189,29 @@ class _Version:
     def __init__(self, file: Path, connect: Callable[[], sqlite3.Connection]) -> None:
         self._file = file
         self._connect = connect
+        self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
         self._seen = (0, 0)
 
     def look(self) -> tuple[int, int]:
         """Return the present version; the last one while the file is locked or gone."""
-        try:
-            if self._database is None:
-                self._database = self._connect()
-            inode = self._file.stat().st_ino
-            if inode != self._seen[0]:
-                self.close()
-                self._database = self._connect()
-            self._seen = (inode, int(self._database.execute("PRAGMA data_version").fetchone()[0]))
-        except (sqlite3.Error, OSError, ContentUnreadable) as error:
-            log.debug("database busy or gone", reason=str(error))
-        return self._seen
+        with self._lock:
+            try:
+                inode = self._file.stat().st_ino
+                if self._database is None or inode != self._seen[0]:
+                    self._drop()
+                    self._database = self._connect()
+                self._seen = (inode, int(self._database.execute("PRAGMA data_version").fetchone()[0]))
+            except (sqlite3.Error, OSError, ContentUnreadable) as error:
+                log.debug("database busy or gone", reason=str(error))
+            return self._seen
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, after a look that is under way."""
+        with self._lock:
+            self._drop()
+
+    def _drop(self) -> None:
         if self._database is not None:
             self._database.close()
         self._database = None
