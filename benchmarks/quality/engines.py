@@ -31,6 +31,7 @@ class Kind(StrEnum):
     NO_DF = "counts without df"
     FOREIGN = "foreign analyser"
     TEXT = "title and snippet"
+    TEXT_DF = "title and snippet, and df"
     STANDING = "rank and df"
     RANK = "rank only"
     LIKE = "LIKE"
@@ -106,7 +107,7 @@ class Node:
         """Return this node's reply to a question."""
         kind, index = self.kind, self.index
         found = index.like(query.text, DEPTH) if kind is Kind.LIKE else index.search(query.terms, HITS)
-        read = kind in {Kind.TEXT, Kind.FOREIGN, Kind.LIAR_TF}
+        read = kind in {Kind.TEXT, Kind.TEXT_DF, Kind.FOREIGN, Kind.LIAR_TF}
         hits = [self._hit(query, index.docs[number], score, read=read) for number, score in found]
         told = index.statistics(query.terms)
         statistics = _TOLD.get(kind, lambda _: None)(told)
@@ -121,7 +122,7 @@ class Node:
             tf = [1_000_000] * len(query.terms)
         elif self.kind is Kind.LIAR_BOTH:
             tf = [doc.length // (len(query.terms) or 1)] * len(query.terms)
-        elif self.kind in {Kind.TEXT, Kind.RANK, Kind.STANDING}:
+        elif self.kind in {Kind.TEXT, Kind.TEXT_DF, Kind.RANK, Kind.STANDING}:
             tf = length = None
         return WireHit(id=str(doc.number), doc=shown, score=score, tf=tf, length=length, hash=doc.hash)
 
@@ -139,6 +140,7 @@ _TOLD: dict[Kind, Callable[[WireStatistics], WireStatistics]] = {
     Kind.COUNTS: _as_is,
     Kind.FOREIGN: _as_is,
     Kind.STANDING: _as_is,
+    Kind.TEXT_DF: _as_is,
     Kind.LIAR_TF: _as_is,
     Kind.LIAR_DF: _inflated,
     Kind.LIAR_BOTH: _inflated,

@@ -74,12 +74,13 @@ def _one_collection(one: Collection) -> Iterator[Setup]:
     shared = [Index(part) for part in overlapping(one.docs, PARTS, 0.25)]
 
     def setup(name: str, indexes: Sequence[Index], kinds: Sequence[Kind], bound: float | None = None) -> Setup:
-        without = ALL if set(kinds) == {Kind.TEXT} else NO_TEXT
+        without = ALL if set(kinds) <= {Kind.TEXT, Kind.TEXT_DF} else NO_TEXT
         return Setup(name, lay_out(indexes, kinds), one.queries, central, bound, without=without)
 
     yield setup("A-random: BM25 nodes", random_parts, [Kind.COUNTS])
     yield setup("A-topic: BM25 nodes", topics, [Kind.COUNTS], 0.99)
-    yield setup("A-topic: snippets only", topics, [Kind.TEXT], 0.93)
+    yield setup("A-topic: snippets only, df known", topics, [Kind.TEXT_DF], 0.93)
+    yield setup("A-topic: snippets only, nothing known", topics, [Kind.TEXT])
     yield setup("A-topic: ranks only, df known", topics, [Kind.STANDING], 0.85)
     yield setup("A-topic: a third LIKE", topics, [Kind.COUNTS, Kind.COUNTS, Kind.LIKE])
     yield setup("A-topic: a third foreign analyser", topics, [Kind.COUNTS, Kind.COUNTS, Kind.FOREIGN], 0.95)
@@ -98,11 +99,12 @@ def _all_collections(collections: Sequence[Collection]) -> Iterator[Setup]:
     halves = [Index(part) for one in collections for part in at_random(one.docs, 2)]
 
     def setup(name: str, indexes: Sequence[Index], kinds: Sequence[Kind], bound: float | None = None) -> Setup:
-        without = ALL if set(kinds) == {Kind.TEXT} else NO_TEXT
+        without = ALL if set(kinds) <= {Kind.TEXT, Kind.TEXT_DF} else NO_TEXT
         return Setup(name, lay_out(indexes, kinds), queries, central, bound, without=without)
 
     yield setup("B: BM25 nodes", whole, [Kind.COUNTS], 1.03)
-    yield setup("B: snippets only", whole, [Kind.TEXT])
+    yield setup("B: snippets only, df known", whole, [Kind.TEXT_DF])
+    yield setup("B: snippets only, nothing known", whole, [Kind.TEXT])
     yield setup("B: ranks only, df known", whole, [Kind.STANDING])
     yield setup("E: mixed engines", halves, shuffled(_MIXED), 0.98)
     yield setup("E: mixed, ranks without df", halves, shuffled(_BARE))

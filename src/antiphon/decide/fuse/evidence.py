@@ -36,8 +36,9 @@ def fuse(question: Question, replies: Sequence[NodeReply]) -> Fusing:
 def mix(judged: Judged, replies: Sequence[NodeReply]) -> Fusing:
     """Return the list fused by evidence, own rank and node prior.
 
-    Min-max over the union makes the tiers comparable. A hit that is judged by its text counts .8 / .2; one of which
-    only the rank is known counts as the mean of the others at that rank.
+    Min-max over the union makes the tiers comparable. A hit that is judged by its text counts .8 / .2. One of which
+    only the rank is known counts by its node's prior and its rank (S1), whose first hit in the best node is worth as
+    much as the best one with evidence; without a prior, as the mean of the others at that rank.
     """
     low, high = judged.bounds()
     scale = COUNTED / (high - low) if high > low else 0.0
@@ -72,12 +73,16 @@ def _with_weaker(scored: Scored, judged: Judged, priors: Sequence[float], low: f
     expected = _expected(judged, low, scale)
     mixed: Scored = []
     for score, at, rank in scored:
-        tier = judged.weaker.get((at, rank))
+        tier, factor = judged.weaker.get((at, rank)), 1 + PRIOR * priors[at]
         if tier is None:
             mixed.append((score, at, rank))
+        elif tier is Tier.TEXT:
+            value = (judged.values[judged.starts[at] + rank] - low) * scale
+            mixed.append(((READ * value + (1 - READ) * _PLACES[rank]) * factor, at, rank))
+        elif judged.totals.priors[at] is not None:
+            mixed.append((priors[at] * _PLACES[rank] * factor, at, rank))
         else:
-            value = expected[rank] if tier is Tier.RANK else (judged.values[judged.starts[at] + rank] - low) * scale
-            mixed.append(((READ * value + (1 - READ) * _PLACES[rank]) * (1 + PRIOR * priors[at]), at, rank))
+            mixed.append(((READ * expected[rank] + (1 - READ) * _PLACES[rank]) * factor, at, rank))
     return mixed
 
 
