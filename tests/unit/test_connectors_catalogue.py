@@ -88,6 +88,7 @@ def test_options_are_documented_fields(kind: str) -> None:
 
 def test_it_says_what_it_is(connector: Connector) -> None:
     assert 0 < len(connector.describe()) <= 2_000
+    assert connector.size() is None or connector.size()
     assert connector.topics()
     assert all(0 < len(topic) <= 200 for topic in connector.topics())
 
@@ -146,7 +147,7 @@ def test_parts_of_the_standard_library_split_and_overlap() -> None:
 def test_the_standard_library_is_thousands_of_entries_that_lead_to_the_manual() -> None:
     node = Stdlib()
     node.open()
-    assert len(node.index) >= 4_000
+    assert node.size() >= 4_000
     for question, title, url in (
         ("json.dumps serialize obj", "json.dumps", "json.html#json.dumps"),
         ("str.split substrings separator", "str.split", "stdtypes.html#str.split"),

@@ -37,6 +37,10 @@ class Connector(ABC):
         """Return words that a registry may choose this node by."""
         return (self.kind,)
 
+    def size(self) -> int | None:
+        """Return how many documents can be found now; None where that is not known."""
+        return None
+
     @abstractmethod
     def open(self, progress: Progress | None = None) -> None:
         """Make the content searchable; blocks, so it is called in a worker thread, once.
@@ -85,6 +89,10 @@ class Indexed(Connector):
         except BaseException:
             self.close()  # whoever fails to open has nothing to close
             raise
+
+    def size(self) -> int:
+        """Return the number of entries in the index."""
+        return len(self.index)
 
     def _fill(self, progress: Progress) -> None:
         if not self.index.add(self.entries(progress)):
