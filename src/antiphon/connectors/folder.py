@@ -59,7 +59,7 @@ class Folder(Indexed):
         url_base: where the folder is published, e.g. https://example.org/docs; hits lead there instead of to file://.
         file_bytes_max: larger files are not read.
         files_max: a folder with more files than this is refused.
-        bytes_max: a folder with more bytes to read than this is refused; the index takes 3 to 4 times as many in memory.
+        bytes_max: a folder with more bytes to read than this is refused; the index takes 3 to 4 times as many.
     """
 
     kind: ClassVar[str] = "folder"

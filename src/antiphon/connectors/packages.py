@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from importlib.metadata import Distribution, PackageMetadata, distributions
 from typing import ClassVar
 
@@ -27,6 +27,7 @@ class Packages(Indexed):
 
     kind: ClassVar[str] = "packages"
 
+    _: KW_ONLY
     packages_max: int = 1_000
 
     def describe(self) -> str:

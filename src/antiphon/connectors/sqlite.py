@@ -138,7 +138,7 @@ class Sqlite(Indexed):
         names = [name for name in columns if name != title]
         for done, (key, link, heading, *values) in enumerate(rows, 1):
             body = [value for name, value in zip(columns, values, strict=True) if name in names]
-            yield _entry(key or done, heading, link, body)
+            yield _entry(done if key is None else key, heading, link, body)
             if done % PROGRESS_ROWS == 0 or done == total:
                 progress(done, total)
 
