@@ -97,6 +97,11 @@ def first_reason(error: ValidationError) -> str:
     return text[:200] + (f" (and {more} more)" if more else "")
 
 
+def is_whole_number(text: str) -> bool:
+    """Whether a header's value is a number that `int` takes: it refuses thousands of digits and a second sign."""
+    return text.isascii() and text.isdecimal() and len(text) < 16  # noqa: PLR2004 - nothing we count is longer
+
+
 def reply_error(headers: Headers | None) -> AntiphonError | None:
     """Return the error that a reply's headers carry, as its own class, or None."""
     if not headers:
@@ -104,7 +109,7 @@ def reply_error(headers: Headers | None) -> AntiphonError | None:
     code = headers.get(ERROR_CODE)
     if code is not None:
         after = headers.get(RETRY_AFTER, "")
-        return from_wire(code, headers.get(ERROR, "")[:1_000], int(after) if after.isdecimal() else None)
+        return from_wire(code, headers.get(ERROR, "")[:1_000], int(after) if is_whole_number(after) else None)
     if headers.get(STATUS) == NO_RESPONDERS:
         return NoResponders("nobody listens there")
     return None
@@ -347,7 +352,8 @@ class Bus:
                 call = self._open(kind, delivery)
             except AntiphonError as error:
                 self.counters.refuse(error.code)
-                await self.refuse(delivery.reply, error)
+                if self._may_refuse(kind, delivery):
+                    await self.refuse(delivery.reply, error)
                 return
             if call is not None:
                 await serve(call)
@@ -404,6 +410,10 @@ class Bus:
             return owner is not None and subjects.is_master(owner)
         return not reply or subjects.is_inbox_of(reply, caller)
 
+    def _may_refuse(self, kind: type[Request[Any]], delivery: Delivery) -> bool:
+        """Whether the reply lies where it must, even if the caller's name is not a legal one."""
+        return self._may_reply(kind, delivery.subject.rpartition(".")[2], delivery.reply)
+
     def _check_type(self, kind: type[Request[Any]], given: str | None) -> None:
         if given is None:
             return
@@ -416,7 +426,7 @@ class Bus:
     def _budget(self, given: str | None) -> int:
         if given is None:
             return self.bounds.budget_default_ms
-        if not (given.isascii() and given.lstrip("-").isdecimal() and len(given) < 16):  # noqa: PLR2004 - longer is no budget
+        if not is_whole_number(given.removeprefix("-")):
             raise Malformed(f"{BUDGET}: {given[:20]!r} is not a number of milliseconds")
         budget = int(given)
         if budget <= 0:

@@ -13,8 +13,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+import structlog
+
 from antiphon.bus.protocol import NO_RESPONDERS, STATUS, Bucket, Entry, Headers, KeyValue, Receive
 from antiphon.errors import NotConnected, Oversize
+
+log = structlog.get_logger("antiphon.bus")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class MemorySubscription:
     def __init__(self, server: MemoryServer, pattern: str, receive: Receive, queue: str | None) -> None:
         self.pattern = pattern
         self.queue = queue
+        self.is_drained = False
         self._server = server
         self._receive = receive
         self._pending: asyncio.Queue[MemoryDelivery] = asyncio.Queue(server.pending_max)
@@ -59,11 +64,15 @@ class MemorySubscription:
             delivery = await self._pending.get()
             try:
                 await self._receive(delivery)
+            except Exception:
+                # as in nats-py: a bug in a receiver loses its message, not the subscription
+                log.exception("bus.receiver_bug", subject=delivery.subject)
             finally:
                 self._pending.task_done()
 
     async def drain(self) -> None:
         """Take no more, and return when all that had arrived were received."""
+        self.is_drained = True
         self._server.forget(self)
         if not self._task.done():
             await self._pending.join()
@@ -72,52 +81,74 @@ class MemorySubscription:
 
 @dataclass(slots=True)
 class MemoryBucket:
-    """A bucket: the last value of each key."""
+    """A bucket: the last value of each key, the deleted ones too."""
 
     entries: dict[str, Entry] = field(default_factory=dict[str, Entry])
     revision: int = 0
-    watchers: list[Callable[[Entry], None]] = field(default_factory=list[Callable[[Entry], None]])
+    watches: list[MemoryWatch] = field(default_factory=list["MemoryWatch"])
 
     def write(self, key: str, value: bytes | None) -> int:
-        """Write, tell the watchers, and return the new revision."""
+        """Write, tell the watches, and return the new revision."""
         self.revision += 1
         entry = Entry(key, value, self.revision)
         self.entries[key] = entry
-        for changed in tuple(self.watchers):
-            asyncio.get_running_loop().call_soon(changed, entry)
+        for watch in self.watches:
+            asyncio.get_running_loop().call_soon(watch.report, entry)
         return self.revision
 
 
 class MemoryWatch:
-    """A running watch."""
+    """A running watch; it knows what it has reported, so that after a lost connection it can compare."""
 
-    def __init__(self, bucket: MemoryBucket, changed: Callable[[Entry], None]) -> None:
+    def __init__(self, transport: MemoryTransport, bucket: MemoryBucket, changed: Callable[[Entry], None]) -> None:
+        self._transport = transport
         self._bucket = bucket
         self._changed = changed
+        self._known: dict[str, int] = {}
+        bucket.watches.append(self)
+        transport.on_reconnect(self.compare)
+
+    def compare(self) -> None:
+        """Report whatever is not as it was reported last."""
+        for entry in sorted(self._bucket.entries.values(), key=lambda e: e.revision):
+            self.report(entry)
+
+    def report(self, entry: Entry) -> None:
+        """Report one entry, unless it is known, or the connection is lost."""
+        if self not in self._bucket.watches or not self._transport.is_connected:
+            return
+        known = self._known.get(entry.key, 0)
+        if entry.revision > known and not (entry.value is None and known == 0):
+            self._known[entry.key] = entry.revision
+            self._changed(entry)
 
     async def stop(self) -> None:
         """Report no more changes."""
         with suppress(ValueError):
-            self._bucket.watchers.remove(self._changed)
+            self._bucket.watches.remove(self)
 
 
 class MemoryKeyValue:
     """One connection's hold of a bucket."""
 
-    def __init__(self, bucket: MemoryBucket) -> None:
+    def __init__(self, transport: MemoryTransport, bucket: MemoryBucket) -> None:
+        self._transport = transport
         self._bucket = bucket
 
     async def get(self, key: str) -> Entry | None:
         """Return the entry, or None when there is no such key."""
+        self._transport.check()
         entry = self._bucket.entries.get(key)
         return None if entry is None or entry.value is None else entry
 
     async def put(self, key: str, value: bytes) -> int:
         """Write and return the new revision."""
+        self._transport.check()
         return self._bucket.write(key, value)
 
     async def update(self, key: str, value: bytes, revision: int) -> int | None:
         """Write if the key's last revision is `revision`; a deleted key counts as 0, as a missing one does."""
+        self._transport.check()
         last = self._bucket.entries.get(key)
         current = 0 if last is None or last.value is None else last.revision
         return self._bucket.write(key, value) if current == revision else None
@@ -129,11 +160,10 @@ class MemoryKeyValue:
 
     async def watch(self, changed: Callable[[Entry], None]) -> MemoryWatch:
         """Report every key now in the bucket, return, and report every change from then on."""
-        for entry in sorted(self._bucket.entries.values(), key=lambda e: e.revision):
-            if entry.value is not None:
-                changed(entry)
-        self._bucket.watchers.append(changed)
-        return MemoryWatch(self._bucket, changed)
+        self._transport.check()
+        watch = MemoryWatch(self._transport, self._bucket, changed)
+        watch.compare()
+        return watch
 
 
 class MemoryServer:
@@ -153,8 +183,13 @@ class MemoryServer:
     def subscribe(self, pattern: str, receive: Receive, queue: str | None) -> MemorySubscription:
         """Add interest."""
         subscription = MemorySubscription(self, pattern, receive, queue)
-        self._subscriptions.append(subscription)
+        self.remember(subscription)
         return subscription
+
+    def remember(self, subscription: MemorySubscription) -> None:
+        """Have the interest of a connection that is back, unless it was drained meanwhile."""
+        if not subscription.is_drained:
+            self._subscriptions.append(subscription)
 
     def forget(self, subscription: MemorySubscription) -> None:
         """Remove interest."""
@@ -197,10 +232,14 @@ class MemoryTransport:
         """Whether a publish now would leave this connection."""
         return not (self._closed or self._severed)
 
-    async def publish(self, subject: str, data: bytes, *, reply: str = "", headers: Headers | None = None) -> None:
-        """Send; the receivers run later, never inside this call."""
+    def check(self) -> None:
+        """Raise `NotConnected` unless there is a connection."""
         if not self.is_connected:
             raise NotConnected("the memory connection is closed" if self._closed else "the memory server is away")
+
+    async def publish(self, subject: str, data: bytes, *, reply: str = "", headers: Headers | None = None) -> None:
+        """Send; the receivers run later, never inside this call."""
+        self.check()
         if len(data) > self.payload_max:
             raise Oversize(f"{len(data)} bytes; the server takes {self.payload_max}")
         delivery = MemoryDelivery(subject, reply, bytes(data), None if headers is None else dict(headers))
@@ -209,6 +248,7 @@ class MemoryTransport:
 
     async def subscribe(self, subject: str, receive: Receive, *, queue: str | None = None) -> MemorySubscription:
         """Receive what is published on a subject."""
+        self.check()
         subscription = self._server.subscribe(subject, receive, queue)
         self._subscriptions.append(subscription)
         return subscription
@@ -219,7 +259,8 @@ class MemoryTransport:
 
     async def key_value(self, bucket: Bucket) -> KeyValue:
         """Open a declared bucket."""
-        return MemoryKeyValue(self._server.buckets.setdefault(bucket.name, MemoryBucket()))
+        self.check()
+        return MemoryKeyValue(self, self._server.buckets.setdefault(bucket.name, MemoryBucket()))
 
     def on_reconnect(self, call: Callable[[], None]) -> None:
         """Call whenever a lost connection is back."""
@@ -235,7 +276,7 @@ class MemoryTransport:
         """Have the connection back."""
         self._severed = False
         for subscription in self._subscriptions:
-            self._server._subscriptions.append(subscription)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - both are this server
+            self._server.remember(subscription)
         for call in self._reconnected:
             call()
 

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
 
+import nats.aio.subscription
 import nats.errors
 import nats.js.errors
 import structlog
-from nats.aio.client import Client
+from nats.aio.client import PING_PROTO, Client
 from nats.js import api
 from nats.js.client import JetStreamContext
 from nats.js.kv import KeyValue as NatsBucket
@@ -31,6 +32,29 @@ RECONNECT_WAIT_S = 0.2
 DRAIN_TIMEOUT_S = 10
 
 
+class StrictClient(Client):
+    """nats-py's client without two of its faults (2.16)."""
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        """Drop a message that cannot be read; stock nats-py stops reading for good, and anybody could send one."""
+        try:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        except (ValueError, IndexError) as error:
+            # a subject that is not UTF-8, a header block of a bare or an undecodable status
+            await self._error_cb(error)
+
+    async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
+        """Ping behind what is pending; stock nats-py overtakes it, and a flush returns before it was sent."""
+        if not self.is_connected:
+            await super()._send_ping(future)  # pyright: ignore[reportUnknownMemberType] - nats-py's futures name no result
+            return
+        self._pongs.append(  # pyright: ignore[reportUnknownMemberType] - the same
+            asyncio.get_running_loop().create_future() if future is None else future
+        )
+        await self._send_command(PING_PROTO)
+        await self._flush_pending()
+
+
 class NatsTransport:
     """One connection to a NATS server."""
 
@@ -43,7 +67,7 @@ class NatsTransport:
     @classmethod
     async def connect(cls, endpoint: Endpoint, *, name: str, inbox: str) -> NatsTransport:
         """Connect, or raise `NotConnected`; `ServerTooOld` for a server below the supported version."""
-        client = Client()
+        client = StrictClient()
         transport = cls(client)
         try:
             await client.connect(
@@ -77,13 +101,16 @@ class NatsTransport:
         """Whether a publish now would leave this process."""
         return bool(self._client.is_connected)
 
+    def check(self) -> None:
+        """Raise `NotConnected` unless there is a connection: nats-py would keep what is sent for the next one."""
+        if not self._client.is_connected:
+            raise NotConnected("the connection to the NATS server is lost; it is being tried again")
+
     async def publish(self, subject: str, data: bytes, *, reply: str = "", headers: Headers | None = None) -> None:
         """Send; at most once, no acknowledgement."""
-        client = self._client
-        if not client.is_connected:
-            raise NotConnected("the connection to the NATS server is lost; it is being tried again")
+        self.check()
         try:
-            await client.publish(subject, data, reply, cast("dict[str, str] | None", headers))
+            await self._client.publish(subject, data, reply, cast("dict[str, str] | None", headers))
         except nats.errors.MaxPayloadError:
             raise Oversize(f"{len(data)} bytes; the server takes {self.payload_max}") from None
         except (nats.errors.Error, OSError) as error:
@@ -92,7 +119,7 @@ class NatsTransport:
     async def subscribe(self, subject: str, receive: Receive, *, queue: str | None = None) -> Subscription:
         """Receive what is published on a subject."""
         try:
-            return cast("Subscription", await self._client.subscribe(subject, queue or "", cast("Any", receive)))
+            return NatsSubscription(await self._client.subscribe(subject, queue or "", cast("Any", receive)))
         except nats.errors.Error as error:
             raise NotConnected(f"not subscribed: {error}") from error
 
@@ -149,7 +176,8 @@ class NatsTransport:
         self._watches.append(watch)
 
     async def _errored(self, error: Exception) -> None:
-        log.warning("bus.error", error=f"{type(error).__name__}: {error}"[:300])
+        tell = log.debug if self._client.is_reconnecting else log.warning
+        tell("bus.error", error=f"{type(error).__name__}: {error}"[:300])
 
     async def _disconnected(self) -> None:
         if not self._is_closing:
@@ -159,6 +187,20 @@ class NatsTransport:
         log.info("bus.reconnected", server=str(self._client.connected_server_version))
         for call in self._reconnected:
             call()
+
+
+class NatsSubscription:
+    """Interest in a subject on a connection that may be lost."""
+
+    def __init__(self, subscription: nats.aio.subscription.Subscription) -> None:
+        self._subscription = subscription
+
+    async def drain(self) -> None:
+        """Take no more, and return when all that had arrived were received; without a connection, at once."""
+        try:
+            await asyncio.wait_for(self._subscription.drain(), DRAIN_TIMEOUT_S / 2)  # type: ignore[no-untyped-call]
+        except (nats.errors.Error, TimeoutError, OSError) as error:
+            log.info("bus.not_drained", subject=self._subscription.subject, error=type(error).__name__)
 
 
 def credentials(endpoint: Endpoint) -> dict[str, Any]:
@@ -183,6 +225,7 @@ class NatsKeyValue:
 
     async def get(self, key: str) -> Entry | None:
         """Return the entry, or None when there is no such key."""
+        self._transport.check()
         try:
             entry = await self.bucket.get(key)
         except nats.js.errors.KeyNotFoundError:
@@ -193,6 +236,7 @@ class NatsKeyValue:
 
     async def put(self, key: str, value: bytes) -> int:
         """Write and return the new revision."""
+        self._transport.check()
         try:
             return await self.bucket.put(key, value)
         except (nats.errors.Error, TimeoutError) as error:
@@ -200,6 +244,7 @@ class NatsKeyValue:
 
     async def update(self, key: str, value: bytes, revision: int) -> int | None:
         """Write if the key's last revision is `revision`."""
+        self._transport.check()
         try:
             if revision == 0:
                 return await self.bucket.create(key, value)
@@ -211,6 +256,7 @@ class NatsKeyValue:
 
     async def delete(self, key: str) -> None:
         """Delete; deleting what is not there is no error."""
+        self._transport.check()
         try:
             await self.bucket.delete(key)
         except (nats.errors.Error, TimeoutError) as error:
@@ -277,7 +323,10 @@ class NatsWatch:
         watcher = await self._bucket.watchall()
         try:
             seen: set[str] = set()
-            while (entry := await watcher.updates(timeout=CONNECT_TIMEOUT_S)) is not None:
+            while True:
+                entry = await watcher.updates(timeout=CONNECT_TIMEOUT_S)  # type: ignore[no-untyped-call]
+                if entry is None:
+                    break
                 seen.add(entry.key)
                 self._report(entry)
             for key in set(self._known) - seen:
@@ -288,7 +337,7 @@ class NatsWatch:
                     self._report(entry)
         finally:
             with suppress(nats.errors.Error, TimeoutError):
-                await watcher.stop()
+                await watcher.stop()  # type: ignore[no-untyped-call]
 
     def _report(self, entry: NatsBucket.Entry) -> None:
         revision = entry.revision or 0

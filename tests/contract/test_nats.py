@@ -1,0 +1,108 @@
+"""What anybody can send to a real nats-server with a plain socket, and what must not end a connection of ours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from antiphon.bus.protocol import Delivery
+from antiphon.errors import NoResponders
+from antiphon.messages.registry import NodeList
+from fabrics import Buses, NatsFabric, until
+
+
+@pytest.fixture
+async def buses(nats_server: str) -> AsyncIterator[Buses]:
+    opened = Buses(NatsFabric(nats_server))
+    yield opened
+    await opened.close()
+
+
+async def send_raw(url: str, *commands: bytes) -> None:
+    """Speak the protocol by hand, and return when the server has taken all of it."""
+    host, _, port = url.removeprefix("nats://").rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(b'CONNECT {"verbose":false,"headers":true}\r\n' + b"".join(commands) + b"PING\r\n")
+        while (line := await reader.readline()) != b"PONG\r\n":
+            assert line.startswith((b"INFO", b"PING")), line
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+def message(subject: bytes, headers: bytes, reply: bytes = b"") -> bytes:
+    sizes = b"%d %d" % (len(headers), len(headers) + 2)
+    return b"HPUB " + subject + b" " + (reply + b" " if reply else b"") + sizes + b"\r\n" + headers + b"{}\r\n"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"NATS/1.0 \xff\xff\xff\r\n\r\n",
+        b"NATS/1.0 503 \xff\r\n\r\n",
+        b"NATS/1.0\r\n\xff\xfe: \xff\r\n\r\n",
+        b"NATS/1.0",
+        b"NATS/1.0\r\n",
+        b"NATS/1.0 \r\n\r\n",
+        b"no headers at all\r\n\r\n",
+        b"NATS/1.0\r\n: \r\nAntiphon-Budget\r\nAntiphon-Budget:\r\n\r\n",
+        b"x",
+    ],
+)
+async def test_unreadable_headers_do_not_end_the_connection(buses: Buses, nats_server: str, headers: bytes) -> None:
+    bus = await buses.open("web")
+    heard: list[bytes] = []
+
+    async def hear(delivery: Delivery) -> None:
+        heard.append(delivery.data)
+
+    subject = f"{bus.prefix}.x"
+    await bus.transport.subscribe(subject, hear)
+    await bus.transport.flush()
+    await send_raw(nats_server, message(subject.encode(), headers), b"PUB " + subject.encode() + b" 5\r\nafter\r\n")
+    await until(lambda: b"after" in heard)
+    with pytest.raises(NoResponders):
+        await bus.ask(NodeList(), budget_ms=5_000)
+
+
+async def test_subjects_and_replies_that_are_not_utf_8_do_not_end_the_connection(
+    buses: Buses, nats_server: str
+) -> None:
+    bus = await buses.open("web")
+    heard: list[bytes] = []
+
+    async def hear(delivery: Delivery) -> None:
+        heard.append(delivery.data)
+
+    await bus.transport.subscribe(f"{bus.prefix}.x.>", hear)
+    await bus.transport.flush()
+    subject = bus.prefix.encode() + b".x.y"
+    await send_raw(
+        nats_server,
+        b"PUB " + subject + b".\xff\xfe 1\r\na\r\n",
+        b"PUB " + subject + b" \xff\xfe 1\r\nb\r\n",
+        b"PUB " + subject + b" 5\r\nafter\r\n",
+    )
+    await until(lambda: b"after" in heard)
+    with pytest.raises(NoResponders):
+        await bus.ask(NodeList(), budget_ms=5_000)
+
+
+async def test_a_flush_does_not_return_before_the_server_has_seen_a_subscription(buses: Buses) -> None:
+    listener, teller = await buses.open("web"), await buses.open("node-a")
+    for number in range(300):
+        heard = asyncio.Event()
+
+        async def hear(_delivery: Delivery, heard: asyncio.Event = heard) -> None:
+            heard.set()
+
+        subject = f"{listener.prefix}.flush.{number}"
+        subscription = await listener.transport.subscribe(subject, hear)
+        await listener.transport.flush()
+        await teller.transport.publish(subject, b"")
+        async with asyncio.timeout(5):
+            await heard.wait()
+        await subscription.drain()
