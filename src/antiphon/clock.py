@@ -49,7 +49,7 @@ class LoopClock:
 
     def now_ms(self) -> int:
         """Return the loop's time in milliseconds."""
-        # rounded: 2.042 s times 1,000 is 2041.9999999999998, and a timer must not fire in the millisecond before it is due
+        # rounded: 2.042 times 1,000 is 2041.9999999999998, and no timer may fire in the millisecond before it is due
         return round(asyncio.get_running_loop().time() * 1_000)
 
     def now_us(self) -> int:
