@@ -36,7 +36,10 @@ class Pages(Generic[T]):
         self._kept: OrderedDict[str, _Kept[T]] = OrderedDict()
 
     def keep(self, token: str, value: T, size: int, now_ms: int) -> None:
-        """Keep a list of about `size` bytes."""
+        """Keep a list of about `size` bytes, instead of what was kept under the token before."""
+        before = self._kept.pop(token, None)
+        if before is not None:
+            self.bytes -= before.size
         self._kept[token] = _Kept(value, size, now_ms + self.bounds.keep_ms)
         self.bytes += size
         while self._kept and (self._is_over() or next(iter(self._kept.values())).until_ms <= now_ms):

@@ -1,0 +1,139 @@
+"""The laws of an exact gather: every expected node ends once, in time, and nothing else ends it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antiphon.decide.balance import round_robin
+from antiphon.decide.gather import Ask, Expected, Gathering
+from antiphon.messages.search import Outcome
+
+NAMES = st.integers(0, 5).map("i{}".format)
+EXPECTED = st.lists(st.lists(NAMES, max_size=4, unique=True), max_size=6).map(
+    lambda nodes: [Expected(f"n{at}", tuple(instances)) for at, instances in enumerate(nodes)]
+)
+EVENT = st.tuples(st.sampled_from(["answered", "empty", "failed", "undelivered"]), st.integers(0, 30))
+
+
+def fates(gathering: Gathering) -> list[tuple[object, ...]]:
+    return [
+        (line.node, line.outcome, line.instance, line.hits, line.took_us, line.code, line.attempts)
+        for line in gathering.lines
+    ]
+
+
+def play(gathering: Gathering, events: list[tuple[str, int]]) -> list[Ask]:
+    """Run any events against a gather, checking the laws after each; return every ask that was given out."""
+    now_us = 1_000
+    asks = gathering.begin(now_us)
+    for what, choice in events:
+        if not asks:
+            break
+        now_us += 10
+        slot = choice % len(asks)
+        at = asks[slot].at
+        was_settled = gathering.lines[at].outcome is not None
+        before = fates(gathering)
+        if what in ("answered", "empty"):
+            taken = gathering.answered(slot, 3 if what == "answered" else 0, now_us)
+            assert (taken == at) is not was_settled
+            again = None
+        else:
+            again = gathering.failed(slot, "code", "text", now_us, is_undelivered=what == "undelivered")
+        if was_settled:
+            assert again is None, "an instance is asked for a node that has ended"
+            assert fates(gathering) == before, "a duplicate or a late answer changes nothing"
+        if again is not None:
+            assert what == "undelivered", "only what was never delivered is asked again"
+            asks.append(again)
+        settled = [line.outcome is not None for line in gathering.lines]
+        assert gathering.pending == settled.count(False)
+        assert gathering.is_over is all(settled), "over exactly when the last one has ended"
+    return asks
+
+
+@given(EXPECTED, st.lists(EVENT, max_size=60))
+def test_whatever_comes_in_whatever_order_each_node_ends_once(
+    expected: list[Expected], events: list[tuple[str, int]]
+) -> None:
+    gathering = Gathering(expected)
+    asks = play(gathering, events)
+    tried = Counter((ask.node, ask.instance) for ask in asks)
+    assert all(times == 1 for times in tried.values()), "each instance is tried at most once"
+    known = {(one.node, instance) for one in expected for instance in one.instances}
+    assert tried.keys() <= known
+    gathering.deadline(10_000_000)
+    assert gathering.is_over
+    counts = gathering.counts
+    assert counts == {outcome: sum(line.outcome is outcome for line in gathering.lines) for outcome in Outcome}
+    assert gathering.reached == len(gathering.answering)
+    assert sum(counts.values()) == len(expected)
+    assert counts[Outcome.SKIPPED] == sum(not one.instances for one in expected)
+    for line, one in zip(gathering.lines, expected, strict=True):
+        assert line.node == one.node
+        assert line.attempts <= len(one.instances)
+        assert (line.outcome is Outcome.ANSWERED) is (line.hits > 0)
+        assert (line.code is None) is (line.outcome in (Outcome.ANSWERED, Outcome.EMPTY))
+        assert 0 <= line.took_us <= 10_000_000
+
+
+@given(EXPECTED, st.lists(EVENT, max_size=20), st.lists(EVENT, max_size=20))
+def test_after_the_deadline_nothing_changes(
+    expected: list[Expected], before: list[tuple[str, int]], after: list[tuple[str, int]]
+) -> None:
+    gathering = Gathering(expected)
+    asks = play(gathering, before)
+    gathering.deadline(2_000)
+    fixed = fates(gathering)
+    for what, choice in after:
+        if asks:
+            slot = choice % len(asks)
+            assert gathering.answered(slot, 1, 3_000) is None
+            assert gathering.failed(slot, what, "", 3_000, is_undelivered=True) is None
+    gathering.deadline(4_000)
+    assert fates(gathering) == fixed
+    assert gathering.is_over
+
+
+@given(EXPECTED)
+def test_begin_asks_the_first_instance_of_each_node_that_has_one(expected: list[Expected]) -> None:
+    gathering = Gathering(expected)
+    asks = gathering.begin(0)
+    assert [(ask.node, ask.instance) for ask in asks] == [(o.node, o.instances[0]) for o in expected if o.instances]
+    assert [ask.at for ask in asks] == [at for at, one in enumerate(expected) if one.instances]
+    assert gathering.is_over is (not asks)
+
+
+@given(st.lists(NAMES, min_size=1, max_size=6, unique=True))
+def test_when_nobody_listens_every_instance_is_tried_in_order_and_then_the_node_has_failed(names: list[str]) -> None:
+    gathering = Gathering([Expected("n", tuple(names))])
+    asks = gathering.begin(0)
+    for slot in range(len(names)):
+        again = gathering.failed(slot, "no_responders", "", slot, is_undelivered=True)
+        if again is not None:
+            asks.append(again)
+    assert [ask.instance for ask in asks] == names
+    line = gathering.lines[0]
+    assert (line.outcome, line.code, line.attempts) == (Outcome.FAILED, "no_responders", len(names))
+    assert gathering.is_over
+
+
+def test_an_answer_of_the_first_instance_that_comes_after_the_second_was_asked_counts_once() -> None:
+    gathering = Gathering([Expected("n", ("a", "b"))])
+    gathering.begin(0)
+    assert gathering.failed(0, "stopping", "", 5, is_undelivered=True) == Ask(0, "n", "b")
+    assert gathering.answered(0, 2, 9) == 0
+    assert gathering.answered(1, 7, 11) is None
+    assert (gathering.lines[0].hits, gathering.lines[0].took_us, gathering.is_over) == (2, 9, True)
+
+
+@given(st.lists(NAMES, max_size=6, unique=True), st.integers(0, 10**9))
+def test_round_robin_tries_each_once_and_each_turn_begins_with_the_next(names: list[str], turn: int) -> None:
+    order = round_robin.order(turn, names)
+    assert sorted(order) == sorted(names)
+    turns = Counter(round_robin.order(turn + more, names)[0] for more in range(len(names))) if names else Counter()
+    assert all(times == 1 for times in turns.values())
+    assert len(turns) == len(names)
