@@ -14,7 +14,7 @@ from benchmarks.quality.setups import read, setups
 from benchmarks.quality.testbed import Ratios, measure
 from benchmarks.report import Goal, environment, finish, note, table
 
-QUICK_QUERIES = 40
+QUICK_QUERIES = 25
 FULL_QUERIES = 300
 COPIES_MAX = 0.2
 

@@ -106,9 +106,13 @@ def _all_collections(collections: Sequence[Collection]) -> Iterator[Setup]:
     yield setup("B: snippets only, df known", whole, [Kind.TEXT_DF])
     yield setup("B: snippets only, nothing known", whole, [Kind.TEXT])
     yield setup("B: ranks only, df known", whole, [Kind.STANDING])
-    yield setup("E: mixed engines", halves, shuffled(_MIXED), 0.98)
-    yield setup("E: mixed, ranks without df", halves, shuffled(_BARE))
-    yield setup("E2: mixed, a third LIKE", halves, shuffled((*_MIXED[:4], Kind.LIKE, Kind.LIKE)), 0.97)
+    like = (*_MIXED[:4], Kind.LIKE, Kind.LIKE)
+    for turn in range(0, len(_MIXED), 2):
+        yield setup("E: mixed engines", whole, _MIXED[turn:] + _MIXED[:turn], 0.98)
+        yield setup("E2: mixed, a third LIKE", whole, like[turn:] + like[:turn], 0.97)
+    yield setup("E: halves, mixed engines", halves, shuffled(_MIXED))
+    yield setup("E: halves, ranks without df", halves, shuffled(_BARE))
+    yield setup("E2: halves, a third LIKE", halves, shuffled(like))
     yield setup("E: a third foreign analyser", halves, shuffled([Kind.COUNTS, Kind.COUNTS, Kind.FOREIGN]), 0.95)
     yield setup("E: a third without df", halves, shuffled([Kind.COUNTS, Kind.COUNTS, Kind.NO_DF]), 0.95)
 
