@@ -1,12 +1,42 @@
 """Antiphon: federated search and durable actions across the systems you already run, over NATS.
 
-The public face: `Node` answers, `Client` asks; everything else is behind them.
+The public face: `Node` answers, `Client` asks; everything else is behind them. Names are imported when they are first
+used, so that a process pays (in time and in resident memory) for what it uses and `antiphon --help` for nothing.
 """
 
-from antiphon.client import Client
-from antiphon.messages.handler import Counts, Found, Hit, Query
-from antiphon.messages.lane import Statistics
-from antiphon.messages.search import SearchAnswer
-from antiphon.node import Node
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from antiphon.client import Client
+    from antiphon.messages.handler import Counts, Found, Hit, Query
+    from antiphon.messages.lane import Statistics
+    from antiphon.messages.search import SearchAnswer
+    from antiphon.node import Node
 
 __all__ = ["Client", "Counts", "Found", "Hit", "Node", "Query", "SearchAnswer", "Statistics"]
+
+_HOMES = {
+    "Client": "antiphon.client",
+    "Counts": "antiphon.messages.handler",
+    "Found": "antiphon.messages.handler",
+    "Hit": "antiphon.messages.handler",
+    "Node": "antiphon.node",
+    "Query": "antiphon.messages.handler",
+    "SearchAnswer": "antiphon.messages.search",
+    "Statistics": "antiphon.messages.lane",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

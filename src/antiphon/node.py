@@ -163,6 +163,11 @@ class Node:
         assert self._responder is not None, "start the node first"
         await self._responder.joined.wait()
 
+    async def ended(self) -> None:
+        """Return once a started node has stopped; raise the crash that stopped it."""
+        assert self._running is not None, "start the node first"
+        await asyncio.shield(self._running)
+
     async def stop(self) -> None:
         """Leave, finish what was begun, and disconnect; whoever still waits is answered `Stopping`."""
         if self._discovery is not None:

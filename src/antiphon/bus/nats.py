@@ -29,6 +29,8 @@ log = structlog.get_logger("antiphon.bus")
 
 CONNECT_TIMEOUT_S = 5
 RECONNECT_WAIT_S = 0.2
+FIRST_ATTEMPTS_MAX = 1
+"""Further attempts at each server before the first connection fails; a lost one is tried again for ever."""
 DRAIN_TIMEOUT_S = 10
 
 
@@ -63,6 +65,7 @@ class NatsTransport:
         self._reconnected: list[Callable[[], None]] = []
         self._watches: list[NatsWatch] = []
         self._is_closing = False
+        self._reason: Exception | None = None
 
     @classmethod
     async def connect(cls, endpoint: Endpoint, *, name: str, inbox: str) -> NatsTransport:
@@ -76,7 +79,8 @@ class NatsTransport:
                 inbox_prefix=inbox,
                 connect_timeout=CONNECT_TIMEOUT_S,
                 reconnect_time_wait=cast("int", RECONNECT_WAIT_S),
-                max_reconnect_attempts=-1,
+                # nats-py counts the first connection as a reconnection, and -1 would keep trying for ever
+                max_reconnect_attempts=FIRST_ATTEMPTS_MAX,
                 allow_reconnect=True,
                 drain_timeout=DRAIN_TIMEOUT_S,
                 error_cb=transport._errored,
@@ -87,7 +91,9 @@ class NatsTransport:
         except (OSError, TimeoutError, nats.errors.Error) as error:
             with suppress(Exception):
                 await client.close()
-            raise NotConnected(f"no NATS server at {endpoint.url}: {error}") from error
+            reason = transport._reason or error
+            raise NotConnected(f"no NATS server at {endpoint.url}: {reason}") from error
+        client.options["max_reconnect_attempts"] = -1
         check_version(str(client.connected_server_version))
         return transport
 
@@ -176,6 +182,7 @@ class NatsTransport:
         self._watches.append(watch)
 
     async def _errored(self, error: Exception) -> None:
+        self._reason = error
         tell = log.debug if self._client.is_reconnecting else log.warning
         tell("bus.error", error=f"{type(error).__name__}: {error}"[:300])
 

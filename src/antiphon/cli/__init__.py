@@ -1,0 +1,105 @@
+"""The command line: one file a command in `commands/`, found by itself; here is what all of them share.
+
+Data goes to stdout and nothing else does; what is said about it, logs and errors go to stderr. A typed error is one
+line, never a traceback. `exits.py` has the exit codes.
+"""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import Any, cast
+
+from cyclopts import App, CycloptsError, Parameter
+
+from antiphon.cli import commands
+from antiphon.cli.exits import Exit
+
+__all__ = ["Exit", "app", "main", "run"]
+
+
+def app() -> App:
+    """Return the whole command line; each module of `commands` brings its `command`."""
+    whole = App(
+        name="antiphon",
+        help="One question, many systems, one ranked answer: federated search over NATS.",
+        help_epilogue="Start with `antiphon demo`. Exit codes: 0 done, 1 failed, 2 usage, 3 partial, 4 nobody answered, "
+        "5 deadline, 6 already running, 7 no connection.",
+        version=_version,
+        help_format="plaintext",
+        default_parameter=Parameter(negative=(), show_env_var=False),
+        suppress_keyboard_interrupt=False,
+        result_action="return_value",
+        print_error=False,
+        exit_on_error=False,
+    )
+    for found in pkgutil.iter_modules(commands.__path__):
+        whole.command(import_module(f"{commands.__name__}.{found.name}").command)
+    return whole
+
+
+def main() -> None:
+    """Run the command line of this process and end it."""
+    with suppress(AttributeError):  # a stream that a program has put in the place of stdout
+        cast("Any", sys.stdout).reconfigure(errors="replace")
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(words: Sequence[str]) -> int:
+    """Run one command and return its exit code; only a bug of ours raises."""
+    try:
+        code = _called(words)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes stdout once more at its end, and would complain there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.PIPE_CLOSED
+    return code
+
+
+def _called(words: Sequence[str]) -> int:
+    try:
+        result = app()(list(words))
+    except CycloptsError as error:
+        say(f"antiphon: usage: {error}\nantiphon: `antiphon --help` and `antiphon COMMAND --help` tell how")
+        return Exit.USAGE
+    except Exception as error:
+        # the edge of the process: a typed error is told to a person, anything else is a bug and stays loud
+        if not _is_ours(error):
+            raise
+        return told(cast("Any", error))
+    return result if isinstance(result, int) else Exit.DONE
+
+
+def told(error: Any) -> int:
+    """Say a typed error and what to do about it on stderr, and return its exit code."""
+    from antiphon.cli import exits, safe  # noqa: PLC0415 - only when there is one
+
+    say(f"antiphon: {error.code}: {safe.line(error.text)}")
+    hint = exits.HINTS.get(error.code, "")
+    if hint and "antiphon up" not in error.text:
+        say(f"antiphon: {hint}")
+    return exits.of_error(error)
+
+
+def say(text: str) -> None:
+    """Write a line for people to stderr."""
+    with suppress(OSError):  # nobody there to read it
+        print(text, file=sys.stderr, flush=True)
+
+
+def _is_ours(error: Exception) -> bool:
+    errors = sys.modules.get("antiphon.errors")
+    return errors is not None and isinstance(error, errors.AntiphonError)
+
+
+def _version() -> str:
+    from importlib.metadata import version  # noqa: PLC0415 - 40 ms
+
+    return version("antiphon")

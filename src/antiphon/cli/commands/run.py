@@ -1,0 +1,28 @@
+"""`antiphon run ROLE`: one role in a process of its own, beside a NATS server that runs already."""
+
+from __future__ import annotations
+
+from cyclopts import App
+
+from antiphon.cli.options import Connection
+
+command = App(name="run", help="Run one role in a process of its own, beside a NATS server that runs already.")
+
+
+@command.command
+def master(*, name: str | None = None, at: Connection = Connection()) -> None:  # noqa: B008 - frozen
+    """Answer searches and keep the registry; several masters share the work.
+
+    Args:
+        name: the master's name, `master` or `master-...`; drawn if it is not given.
+    """
+    from antiphon import app  # noqa: PLC0415 - not for --help
+    from antiphon.runtime.loop import run  # noqa: PLC0415
+    from antiphon.settings import Settings  # noqa: PLC0415
+    from antiphon.subjects import is_master, token  # noqa: PLC0415
+    from antiphon.errors import InvalidSetting  # noqa: PLC0415
+
+    at.configure_logs("info")
+    if name is not None and not is_master(token(name)):
+        raise InvalidSetting(f"{name!r} is no name of a master: write master or master-...")
+    run(app.master(Settings.read(), name=name, **at.place()))

@@ -1,0 +1,95 @@
+"""`antiphon search QUERY`: one question to all nodes, one ranked answer, and who gave none."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import App, Group, Parameter
+
+from antiphon.cli.options import Connection, listed
+
+if TYPE_CHECKING:
+    from antiphon.messages.search import SearchAnswer
+
+command = App(name="search", help="Ask all nodes one question and see one ranked answer.")
+
+Output = Literal["table", "json", "jsonl", "csv"]
+NEEDS = Group("What must answer", sort_key=80)
+STDIN_BYTES_MAX = 65_536
+"""More than a question may have, so that a too long one is refused for what it is."""
+
+
+@command.default
+def search(
+    query: str | None = None,
+    *,
+    limit: Annotated[int, Parameter(name=["--limit", "-n"])] = 10,
+    nodes: tuple[str, ...] = (),
+    output: Annotated[Output, Parameter(name=["--output", "-o"])] = "table",
+    explain: bool = False,
+    cursor: str | None = None,
+    deadline: int = 5_000,
+    fusion: str | None = None,
+    required: Annotated[tuple[str, ...], Parameter(group=NEEDS)] = (),
+    optional: Annotated[tuple[str, ...], Parameter(group=NEEDS)] = (),
+    min_coverage: Annotated[float, Parameter(group=NEEDS)] = 0.0,
+    at: Connection = Connection(),  # noqa: B008 - frozen
+) -> int:
+    """Ask all nodes one question and see one ranked answer.
+
+    Exit codes: 0 answered, 2 usage, 3 partial below --min-coverage or without a --required node, 4 nobody answered,
+    5 no answer by the deadline, 7 no connection.
+
+    Args:
+        query: the question; - reads it from stdin.
+        limit: hits on a page, 1 to 100.
+        nodes: ask only these, separated by commas; default: every node that can search.
+        output: how to write the answer to stdout.
+        explain: say of each hit how its score came about.
+        cursor: show the page that a cursor stands for; each answer names the next one's.
+        deadline: milliseconds to wait at most; what is there by then is the answer.
+        fusion: how the nodes' lists are made one; default: the master's choice.
+        required: nodes without which the answer is not sufficient.
+        optional: nodes that do not count for --min-coverage.
+        min_coverage: the share of nodes, 0 to 1, below which the answer is not sufficient.
+    """
+    from antiphon.cli import exits, show  # noqa: PLC0415 - not for --help
+    from antiphon.client import Client  # noqa: PLC0415
+    from antiphon.runtime.loop import run  # noqa: PLC0415
+
+    at.configure_logs("error")
+    text = _question(query, cursor)
+
+    async def ask() -> SearchAnswer:
+        async with Client(**at.place()) as client:
+            if cursor is not None:
+                return await client.page(cursor, limit=limit, deadline_ms=deadline)
+            return await client.search(
+                text,
+                limit=limit,
+                nodes=listed(nodes),
+                required=listed(required),
+                optional=listed(optional),
+                min_coverage=min_coverage,
+                fusion=fusion,
+                explain=explain,
+                deadline_ms=deadline,
+            )
+
+    answer = run(ask())
+    show.answer(answer, output)
+    return exits.of_answer(answer)
+
+
+def _question(query: str | None, cursor: str | None) -> str:
+    from antiphon.errors import Malformed  # noqa: PLC0415 - not for --help
+
+    if (query is None) == (cursor is None):
+        raise Malformed("give a question, or --cursor and no question")
+    if query != "-":
+        return query or ""
+    try:
+        return sys.stdin.buffer.read(STDIN_BYTES_MAX).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Malformed(f"stdin is not UTF-8: byte {error.start}") from None

@@ -1,0 +1,64 @@
+"""`antiphon up`: a server and a master, so that nodes can join and people can ask."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from cyclopts import App
+
+from antiphon.cli.options import Connection
+
+command = App(name="up", help="Start a NATS server and a master here; nodes can join, people can ask.")
+
+
+@command.default
+def up(*, at: Connection = Connection()) -> None:  # noqa: B008 - frozen
+    """Start a NATS server and a master here; nodes can join, people can ask.
+
+    With --nats or --context it starts no server: a master joins the one that is named. Ctrl-C or SIGTERM stops
+    everything cleanly, with exit code 0. A second `up` on the same data directory says so and exits with 6.
+    """
+    from antiphon import app  # noqa: PLC0415 - not for --help
+    from antiphon.runtime.loop import run  # noqa: PLC0415
+    from antiphon.settings import Settings  # noqa: PLC0415
+
+    at.configure_logs("info" if not sys.stdout.isatty() else "warning")
+    settings = Settings.read()
+    if at.nats or at.context:
+        run(app.master(settings, nats=at.nats, context=at.context))
+        return
+    started = asyncio.Event()
+    run(_told(app.up(settings, data=at.data, started=started), started, at.data))
+
+
+async def _told(serving: Coroutine[Any, Any, None], started: asyncio.Event, data: Path | None) -> None:
+    """Run, and say what runs as soon as it does."""
+    task = asyncio.ensure_future(serving)
+    waiting = asyncio.ensure_future(started.wait())
+    try:
+        await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if started.is_set() and sys.stdout.isatty():
+            print(_banner(data), flush=True)
+        await task
+    finally:
+        waiting.cancel()
+
+
+def _banner(data: Path | None) -> str:
+    from antiphon.bus.home import default_data_dir, running  # noqa: PLC0415 - not for --help
+
+    home = data or default_data_dir()
+    note = running(home)
+    assert note is not None, "it has just started"
+    option = f" --data {home}" if data else ""
+    return f"""\
+Antiphon is up: nats-server {note.version} at {note.url}, one master
+data     {home}
+join     antiphon node serve folder ./docs{option}
+ask      antiphon search "your question"{option}
+see      antiphon node ls{option}
+stop     Ctrl-C"""

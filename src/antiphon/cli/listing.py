@@ -1,0 +1,72 @@
+"""`antiphon node ls` on its way to stdout: a line a node for people, one JSON document for programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from antiphon.cli import say
+from antiphon.cli.safe import json_text, line
+from antiphon.messages.registry import InstanceLine, NodeEntry, Status
+
+COLUMNS = ("node", "status", "instances", "heard", "in flight", "latency", "topics", "description")
+STYLES = {Status.ACTIVE: "green", Status.DRAINING: "yellow", Status.DOWN: "red"}
+
+
+def show(nodes: Sequence[NodeEntry], output: str) -> None:
+    """Write the list in one of the forms table, json."""
+    if output == "json":
+        print(json_text("[" + ",".join(node.model_dump_json() for node in nodes) + "]"))
+        return
+    if not nodes:
+        say("no node has joined: `antiphon node serve folder ./docs` makes one")
+    elif sys.stdout.isatty():
+        _table(nodes)
+    else:
+        for node in nodes:
+            print("\t".join(row(node)))
+
+
+def row(node: NodeEntry) -> tuple[str, ...]:
+    """Return what is shown of a node, in the order of `COLUMNS`."""
+    active = [one for one in node.instances if one.status is Status.ACTIVE]
+    heard = [one.heard_ms_ago for one in node.instances if one.heard_ms_ago is not None]
+    return (
+        node.node,
+        str(node.status),
+        f"{len(active)}/{len(node.instances)}",
+        ago(min(heard)) if heard else "never",
+        str(sum(one.in_flight for one in node.instances)),
+        _latency(active),
+        line(", ".join(node.topics)),
+        line(node.description),
+    )
+
+
+def ago(ms: int) -> str:
+    """Return how long ago something was, as people say it."""
+    seconds = ms / 1_000
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds:.1f} s ago"
+
+
+def _latency(instances: Sequence[InstanceLine]) -> str:
+    known = [one.latency_us for one in instances if one.latency_us]
+    return f"{max(known) / 1_000:.1f} ms" if known else "-"
+
+
+def _table(nodes: Sequence[NodeEntry]) -> None:
+    from rich.console import Console  # noqa: PLC0415 - for people only
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in COLUMNS[:-1]:
+        table.add_column(column, no_wrap=column not in ("topics",), justify="right" if column == "latency" else "left")
+    table.add_column(COLUMNS[-1], ratio=1)
+    for node in nodes:
+        name, status, *rest = row(node)
+        table.add_row(Text(name, "bold"), Text(status, STYLES[node.status]), *map(Text, rest))
+    Console(highlight=False).print(table)

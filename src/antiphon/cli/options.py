@@ -1,0 +1,68 @@
+"""Options that commands share: where the server is, how much is logged, what is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+
+CONNECTION = Group("Connection", sort_key=90)
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+@Parameter(name="*", group=CONNECTION)
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """Where the server is.
+
+    Attributes:
+        nats: the NATS server, e.g. nats://host:4222; several of a cluster are separated by commas.
+        context: a NATS context by name, as the nats command line stores them.
+        data: the data directory of an embedded server.
+        log_level: what is logged to stderr: debug, info, warning or error.
+    """
+
+    nats: Annotated[str | None, Parameter(show_default=False)] = None
+    context: str | None = None
+    data: Annotated[Path | None, Parameter(env_var="ANTIPHON_DATA")] = None
+    log_level: Annotated[LogLevel | None, Parameter(env_var="ANTIPHON_LOG")] = None
+
+    def configure_logs(self, default: str = "warning") -> None:
+        """Send the logs to stderr, at the level that was asked for."""
+        from antiphon import logs  # noqa: PLC0415 - not for --help
+
+        logs.configure(self.log_level, default=default)
+
+    def place(self) -> dict[str, Any]:
+        """Return `nats`, `context` and `data` as everything that connects takes them.
+
+        Where nothing is given and only a demo runs on this machine, the demo's server is meant: what it prints to be
+        typed into another terminal just works.
+        """
+        return {"nats": self.nats, "context": self.context, "data": self.data or self._demo()}
+
+    def _demo(self) -> Path | None:
+        from antiphon.bus.endpoint import URL_VARIABLE  # noqa: PLC0415 - not for --help
+        from antiphon.bus.home import default_data_dir, running  # noqa: PLC0415
+
+        import os  # noqa: PLC0415
+
+        if self.nats or self.context or os.environ.get(URL_VARIABLE):
+            return None
+        home = default_data_dir()
+        demo = demo_data_dir()
+        return demo if running(home) is None and running(demo) is not None else None
+
+
+def demo_data_dir() -> Path:
+    """Return where a demo keeps its server, apart from the user's own."""
+    from antiphon.bus.home import default_data_dir  # noqa: PLC0415 - not for --help
+
+    return default_data_dir() / "demo"
+
+
+def listed(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Return values that were repeated or separated by commas, one by one."""
+    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
