@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from antiphon.cli import say
@@ -17,8 +18,8 @@ SILENT = {
 CSV_COLUMNS = ("rank", "score", "node", "id", "title", "url", "snippet", "also")
 
 
-def answer(answer: SearchAnswer, output: str) -> None:
-    """Write an answer in one of the forms table, json, jsonl, csv."""
+def answer(answer: SearchAnswer, output: str, *, is_paged: bool = True) -> None:
+    """Write an answer in one of the forms table, json, jsonl, csv; `is_paged` tells how to see the next page."""
     if output == "json":
         print(json_text(answer.model_dump_json(indent=2 if sys.stdout.isatty() else None)))
         return
@@ -35,10 +36,12 @@ def answer(answer: SearchAnswer, output: str) -> None:
         _plain(answer)
     sys.stdout.flush()  # before what is said about it, where both go to one terminal
     say(footer(answer))
+    if is_paged and answer.next:
+        say(f"next page: antiphon search --cursor {answer.next}")
 
 
 def footer(answer: SearchAnswer) -> str:
-    """Return who answered, how fast, how many hits there are, who did not answer, and where the next page is."""
+    """Return who answered, how fast, how many hits there are, and who did not answer."""
     coverage, missing = answer.coverage, [one for one in answer.nodes if one.outcome in SILENT]
     parts = [f"{coverage.answered}/{coverage.expected} nodes in {duration(answer.took_us)}", _hits(answer)]
     if not coverage.expected:
@@ -46,8 +49,12 @@ def footer(answer: SearchAnswer) -> str:
     if missing:
         parts.append("no answer: " + ", ".join(f"{one.node} ({_why(one)})" for one in missing))
     parts += [line(reason) for reason in coverage.degraded]
-    following = f"\nnext page: antiphon search --cursor {answer.next}" if answer.next else ""
-    return "; ".join(part for part in parts if part) + following
+    return "; ".join(part for part in parts if part)
+
+
+def has_colour() -> bool:
+    """Whether colours are wanted on a terminal (https://no-color.org)."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def duration(took_us: int) -> str:

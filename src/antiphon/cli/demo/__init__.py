@@ -1,0 +1,1 @@
+"""The demo: a whole fabric on one machine, over content that every machine has; see `commands/demo.py`."""

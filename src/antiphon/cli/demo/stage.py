@@ -1,0 +1,112 @@
+"""The demo's own process: the embedded server, the master, the questions, and a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from antiphon import subjects
+from antiphon.app import MasterRole
+from antiphon.bus.connect import connect
+from antiphon.bus.server import EmbeddedServer
+from antiphon.cli.demo import screen
+from antiphon.cli.demo.fleet import Fleet
+from antiphon.cli.demo.timing import Timing
+from antiphon.cli.safe import json_text
+from antiphon.cli.serving import told_by_signals
+from antiphon.client import Client
+from antiphon.messages.search import SearchAnswer
+from antiphon.settings import Settings
+
+HITS = 5
+JOIN_MS_MAX = 60_000
+
+
+class Stage:
+    """One run of the demo."""
+
+    def __init__(self, fleet: Fleet, data: Path, option: str, timing: Timing) -> None:
+        self.fleet = fleet
+        self.data = data
+        self.option = option
+        self.timing = timing
+        self.told = asyncio.Event()
+
+    async def run(self, questions: Sequence[str], *, once: bool, is_json: bool) -> None:
+        """Start everything, ask, and stay up unless `once`."""
+        self.told = told_by_signals()
+        async with await EmbeddedServer.start(self.data) as server:
+            settings = Settings.read()
+            bus = await connect(subjects.MASTER, nats=server.url, prefix=settings.prefix, bounds=settings.bus())
+            role = MasterRole(bus, settings)
+            await role.start()
+            self.timing.mark("master")
+            serving = asyncio.ensure_future(role.run())
+            try:
+                playing = asyncio.ensure_future(self._play(server.url, questions, once=once, is_json=is_json))
+                waiting = asyncio.ensure_future(self.told.wait())
+                await asyncio.wait({playing, waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
+                for one in (playing, serving):
+                    if one.done():
+                        one.result()
+                waiting.cancel()
+                playing.cancel()
+            finally:
+                await asyncio.to_thread(self.fleet.stop)
+                role.supervisor.stop()
+                await serving
+
+    async def _play(self, url: str, questions: Sequence[str], *, once: bool, is_json: bool) -> None:
+        await self._gather_nodes(url)
+        if not is_json:
+            screen.say(screen.ready(self.fleet, self.timing))
+        answers: list[SearchAnswer] = []
+        async with Client(nats=url) as client:
+            for question in questions:
+                answer = await client.search(question, limit=HITS)
+                if not answers:
+                    self.timing.mark("first_answer")
+                answers.append(answer)
+                if not is_json:
+                    screen.answered(question, answer)
+        if is_json:
+            print(json_text(self._document(answers)), flush=True)
+        else:
+            screen.say(f"\nfirst answer {screen.seconds(self.timing.marks['first_answer'])} after the command")
+        if not once:
+            if not is_json:
+                screen.goodbye(self.option, url)
+            await self.told.wait()
+
+    async def _gather_nodes(self, url: str) -> None:
+        progress = screen.Progress(self.fleet)
+
+        def changed() -> None:
+            progress.draw()
+            if "indexed" not in self.timing.marks and all(one.indexed_ms is not None for one in self.fleet.processes):
+                self.timing.mark("indexed")
+
+        self.fleet.changed = changed
+        self.fleet.invite(url)
+        try:
+            async with asyncio.timeout(JOIN_MS_MAX / 1_000):
+                await self.fleet.joined()
+        finally:
+            progress.clear()
+        self.timing.mark("joined")
+
+    def _document(self, answers: Sequence[SearchAnswer]) -> str:
+        import orjson  # noqa: PLC0415 - for this form only
+
+        nodes = [
+            {"node": one.part.node, "instance": one.part.instance, "documents": one.entries, "index_ms": one.indexed_ms}
+            for one in self.fleet.processes
+        ]
+        return orjson.dumps(
+            {
+                "answers": [answer.model_dump(mode="json") for answer in answers],
+                "nodes": nodes,
+                "since_start_ms": self.timing.marks,
+            }
+        ).decode()
