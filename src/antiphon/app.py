@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -61,7 +62,7 @@ class MasterRole:
         """Return when the registry's picture is complete and searches are answered."""
         settings, bus = self.settings, self.bus
         fuse.method(settings.fusion)
-        facts = Facts(bus, buffer_max=settings.facts_buffer_max)
+        facts = Facts(bus, buffer_max=settings.facts_buffer_max, is_on=settings.tell_facts)
         bounds = settings.actor()
         search = SearchBounds(
             fusion=settings.fusion,
@@ -142,7 +143,7 @@ async def _until_told(role: MasterRole, server: EmbeddedServer | None = None) ->
         with suppress(NotImplementedError):  # Windows has no signal handlers on the loop
             loop.add_signal_handler(signum, told.set)
     running = asyncio.ensure_future(role.run())
-    ends = {running, asyncio.ensure_future(told.wait())}
+    ends: set[asyncio.Future[Any]] = {running, asyncio.ensure_future(told.wait())}
     if server is not None:
         ends.add(asyncio.ensure_future(server.exited()))
     done, left = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

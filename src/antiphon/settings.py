@@ -51,6 +51,7 @@ class Settings(BaseSettings):
     stop_grace_ms: int = Field(5_000, ge=0, description="what has begun may end before a stop cuts it off")
     restarts_max: int = Field(5, ge=0, description="restarts of an actor within the window before it escalates")
     restart_window_ms: int = Field(10_000, ge=1, description="the window of restarts_max")
+    tell_facts: bool = Field(default=True, description="whether facts leave the process; the record needs them")
     facts_buffer_max: int = Field(10_000, ge=1, description="facts waiting to leave; more are dropped and counted")
     late_tokens_max: int = Field(
         4_096, ge=0, description="given-up asks remembered, to tell late answers from stray ones"

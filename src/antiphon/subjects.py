@@ -82,13 +82,7 @@ class Template:
 
         Raises `UnknownVersion` for another major version and `InvalidName` for a subject that does not match.
         """
-        head = f"{prefix}.{VERSION}."
-        if not subject.startswith(head):
-            raise UnknownVersion(f"{subject[:120]!r} is not a subject of {head}")
-        match = self._shape.fullmatch(subject[len(head) :])
-        if match is None:
-            raise InvalidName(f"{subject[:120]!r} does not match {self.text}")
-        return {key: token(value) for key, value in match.groupdict().items()}
+        return dict(_parsed(self._shape, self.text, prefix, subject))
 
     def __repr__(self) -> str:
         return f"Template({self.text!r})"
@@ -98,3 +92,14 @@ class Template:
 def _filled(text: str, prefix: str, keys: tuple[tuple[str, str], ...]) -> str:
     given = dict(keys)
     return f"{prefix}.{VERSION}." + KEY.sub(lambda m: token(given[m[1]]), text)
+
+
+@lru_cache(maxsize=4096)
+def _parsed(shape: re.Pattern[str], text: str, prefix: str, subject: str) -> tuple[tuple[str, str], ...]:
+    head = f"{prefix}.{VERSION}."
+    if not subject.startswith(head):
+        raise UnknownVersion(f"{subject[:120]!r} is not a subject of {head}")
+    match = shape.fullmatch(subject[len(head) :])
+    if match is None:
+        raise InvalidName(f"{subject[:120]!r} does not match {text}")
+    return tuple((key, token(value)) for key, value in match.groupdict().items())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import orjson
@@ -18,12 +18,13 @@ from antiphon.bus.bus import Bus, Call
 from antiphon.decide import analyser, fuse
 from antiphon.decide.balance import round_robin
 from antiphon.decide.dedupe import Fused, dedupe
-from antiphon.decide.fusing import Fusing, NodeReply, Question
+from antiphon.decide.fusing import Fusing, Fusion, NodeReply, Question
 from antiphon.decide.gather import Ask, Expected, Gathering, Line
 from antiphon.decide.pages import PageBounds, Pages, cursor, parse_cursor
 from antiphon.decide.registry import RegistryView
 from antiphon.decide.select import Requirement, select
 from antiphon.errors import AntiphonError, CursorExpired, NoResponders, NotConnected, Stopping
+from antiphon.messages.base import Scalar
 from antiphon.messages.facts import SearchFinished
 from antiphon.messages.lane import NodeSearch
 from antiphon.messages.search import Outcome, SearchAnswer, SearchAsk, SearchPage
@@ -69,19 +70,27 @@ class SearchBounds:
 
 @dataclass(slots=True)
 class Listing:
-    """A whole fused list, as pages are cut from it."""
+    """A whole fused list, as pages are cut from it.
 
-    call: Call[SearchAsk]
+    What is kept for a minute is what the nodes sent, as bytes, and the order: decoded replies are thousands of objects
+    for the garbage collector to walk, and most lists are never paged. A page decodes and explains anew.
+    """
+
+    request: str
+    ask: SearchAsk
     question: Question
-    fusion: str
-    fusing: Fusing
+    fusion: Fusion
     fused: list[Fused]
-    replies: list[NodeReply]
+    payloads: list[tuple[str, bytes]]
     coverage: WireCoverage
     lines: list[WireLine]
     is_complete: bool
     is_sufficient: bool
     token: str
+
+    def replies(self) -> list[NodeReply]:
+        """Return the replies, decoded anew."""
+        return [NodeReply(node, decode_found(data)[0]) for node, data in self.payloads]
 
 
 class Master(Actor):
@@ -118,12 +127,18 @@ class Master(Actor):
         """Answer a question."""
         began_us = self.bus.clock.now_us()
         try:
-            listing = await Search(self, call).listing()
+            search = Search(self, call)
+            await search.gather()
         except AntiphonError as error:
             self._tell_refused(call, began_us, error)
             raise
-        answer = self.cut(listing, 0, call.message.limit, began_us)
-        self._tell_finished(listing, answer)
+        listing, fusing = search.listing()
+        answer = self.cut(listing, search.replies, fusing, 0, call.message.limit, began_us)
+        if answer.next is not None:
+            size = sum(len(data) for _, data in listing.payloads)
+            self.pages.keep(listing.token, listing, size, self.bus.clock.now_ms())
+        if self.facts.is_on:
+            self._tell_finished(call, len(fusing.scored) - len(listing.fused), answer)
         return Encoded(encode_wire(answer))
 
     @converses(SearchPage)
@@ -134,7 +149,9 @@ class Master(Actor):
         if master != self.bus.name:
             raise CursorExpired(f"this cursor belongs to the master {master!r}")
         listing = self.pages.get(token, self.bus.clock.now_ms())
-        return Encoded(encode_wire(self.cut(listing, offset, call.message.limit, began_us)))
+        replies = listing.replies()
+        fusing = listing.fusion.fuse(listing.question, replies) if listing.ask.explain else None
+        return Encoded(encode_wire(self.cut(listing, replies, fusing, offset, call.message.limit, began_us)))
 
     def expect(self, ask: SearchAsk) -> list[Expected]:
         """Return the expected set of a question, each node with its instances in the order to try them."""
@@ -154,35 +171,38 @@ class Master(Actor):
             self._lanes[key] = subject
         return subject
 
-    def cut(self, listing: Listing, offset: int, limit: int, began_us: int) -> WireAnswer:
-        """Return one page of a list, and keep the list when there is more."""
+    def cut(
+        self,
+        listing: Listing,
+        replies: Sequence[NodeReply],
+        fusing: Fusing | None,
+        offset: int,
+        limit: int,
+        began_us: int,
+    ) -> WireAnswer:
+        """Return one page of a list; hits are explained where the question wants it."""
+        explain = fusing.explain if fusing is not None and listing.ask.explain else None
         hits: list[WireRankedHit] = []
         room = self.limits.answer_bytes_max
         at = offset
         while at < len(listing.fused) and len(hits) < limit:
-            hit = self._ranked(listing, at)
+            hit = _ranked(listing.fused[at], at, replies, explain)
             if hit is not None:
                 room -= len(hit.doc)
                 if room < 0 and hits:
                     break
                 hits.append(hit)
             at += 1
-        following = None
-        if at < len(listing.fused):
-            following = cursor(self.bus.name, listing.token, at)
-            if offset == 0:
-                size = sum(len(hit.doc) for reply in listing.replies for hit in reply.found.hits)
-                self.pages.keep(listing.token, listing, size, self.bus.clock.now_ms())
         return WireAnswer(
-            request=listing.call.request,
+            request=listing.request,
             query=listing.question.text,
             terms=listing.question.terms,
             analyser=listing.question.analyser,
-            fusion=listing.fusion,
+            fusion=listing.fusion.name,
             hits=hits,
             total=len(listing.fused),
             offset=offset,
-            next=following,
+            next=cursor(self.bus.name, listing.token, at) if at < len(listing.fused) else None,
             complete=listing.is_complete,
             sufficient=listing.is_sufficient,
             coverage=listing.coverage,
@@ -191,36 +211,17 @@ class Master(Actor):
             took_us=self.bus.clock.now_us() - began_us,
         )
 
-    def _ranked(self, listing: Listing, at: int) -> WireRankedHit | None:
-        """Return the hit at a place of a list, or None where its document is not a legal one."""
-        one = listing.fused[at]
-        reply = listing.replies[one.reply]
-        hit = reply.found.hits[one.hit]
-        if decode_document(hit.doc) is None:
-            log.info("search.document_refused", node=reply.node, id=hit.id, request=listing.call.request)
-            return None
-        return WireRankedHit(
-            rank=at + 1,
-            score=one.score,
-            node=reply.node,
-            id=hit.id,
-            hash=hit.hash,
-            doc=hit.doc,
-            also=tuple(_source(listing.replies[r], h) for r, h in one.also) if one.also else (),
-            explain=listing.fusing.explain(one.reply, one.hit) if listing.call.message.explain else None,
-        )
-
-    def _tell_finished(self, listing: Listing, answer: WireAnswer) -> None:
+    def _tell_finished(self, call: Call[SearchAsk], duplicates: int, answer: WireAnswer) -> None:
         fact = WireFinished(
             request=answer.request,
-            caller=listing.call.caller,
+            caller=call.caller,
             query=answer.query,
             at_ms=self.bus.clock.wall_ms(),
             took_us=answer.took_us,
             hits=len(answer.hits),
             total=answer.total,
-            duplicates=len(listing.fusing.scored) - len(listing.fused),
-            fusion=listing.fusion,
+            duplicates=duplicates,
+            fusion=answer.fusion,
             complete=answer.complete,
             sufficient=answer.sufficient,
             coverage=answer.coverage,
@@ -254,39 +255,47 @@ class Search:
         self.question = Question(ask.query, ours.question(ask.query), ours.id)
         self.gathering = Gathering(master.expect(ask))
         self.replies: list[NodeReply] = []
+        self._payloads: list[tuple[str, bytes]] = []
         self.flags: dict[str, tuple[str, ...]] = {}
         self.fallback_lines: list[WireLine] = []
         self._again: deque[Ask] = deque()
         self._turn: asyncio.Future[None] | None = None
         self._bug: Exception | None = None
 
-    async def listing(self) -> Listing:
-        """Gather, fall back where nobody answered, fuse, and remove duplicates."""
+    async def gather(self) -> None:
+        """Ask every expected node, and the fallback nodes where none of them answered."""
         await self._gather()
         if not self.replies and self.master.fallbacks:
             await self._fall_back()
+
+    def listing(self) -> tuple[Listing, Fusing]:
+        """Fuse what was gathered and remove duplicates."""
         fusing = self.fusion.fuse(self.question, self.replies)
         fused = dedupe(fusing.scored, self.replies)
         for node, flags in fusing.flags.items():
             self.flags[node] = (*self.flags.get(node, ()), *flags)
         gathering = self.gathering
-        answered = frozenset(line.node for line in gathering.lines if line.outcome in (Outcome.ANSWERED, Outcome.EMPTY))
+        is_complete = gathering.reached == len(gathering.lines)
         ask = self.call.message
-        needs = Requirement(frozenset(ask.required), frozenset(ask.optional), ask.min_coverage)
-        expected = frozenset(line.node for line in gathering.lines)
-        return Listing(
-            call=self.call,
+        listing = Listing(
+            request=self.call.request,
+            ask=ask,
             question=self.question,
-            fusion=self.fusion.name,
-            fusing=fusing,
+            fusion=self.fusion,
             fused=fused,
-            replies=self.replies,
+            payloads=self._payloads,
             coverage=self._coverage(),
             lines=[self._line(line) for line in gathering.lines] + self.fallback_lines,
-            is_complete=len(answered) == len(expected),
-            is_sufficient=needs.is_met(answered, expected),
+            is_complete=is_complete,
+            is_sufficient=is_complete or self._is_sufficient(),
             token=self.master.bus.draw(),
         )
+        return listing, fusing
+
+    def _is_sufficient(self) -> bool:
+        ask = self.call.message
+        needs = Requirement(frozenset(ask.required), frozenset(ask.optional), ask.min_coverage)
+        return needs.is_met(self.gathering.answering, frozenset(line.node for line in self.gathering.lines))
 
     def _left_ms(self) -> int:
         """Return the budget that is left for gathering: the answer has to travel, too."""
@@ -351,6 +360,7 @@ class Search:
                 if at is not None:
                     node = gathering.lines[at].node
                     self.replies.append(NodeReply(node, found))
+                    self._payloads.append((node, data))
                     if clipped:
                         self.flags[node] = ("hits_clipped",)
         if error is not None:
@@ -393,12 +403,13 @@ class Search:
         else:
             found, _ = decode_found(task.result())
             self.replies.append(NodeReply(node, found))
+            self._payloads.append((node, task.result()))
             outcome = Outcome.ANSWERED if found.hits else Outcome.EMPTY
             line = WireLine(node=node, outcome=outcome, hits=len(found.hits), took_us=took_us, flags=("fallback",))
         self.fallback_lines.append(line)
 
     def _coverage(self) -> WireCoverage:
-        outcomes = Counter(line.outcome for line in self.gathering.lines)
+        counts = self.gathering.counts
         degraded: list[str] = []
         if not self.gathering.lines:
             degraded.append("no_nodes")
@@ -406,11 +417,11 @@ class Search:
             degraded.append("fallback")
         return WireCoverage(
             expected=len(self.gathering.lines),
-            answered=outcomes[Outcome.ANSWERED] + outcomes[Outcome.EMPTY],
-            empty=outcomes[Outcome.EMPTY],
-            failed=outcomes[Outcome.FAILED],
-            timed_out=outcomes[Outcome.TIMED_OUT],
-            skipped_open=outcomes[Outcome.SKIPPED],
+            answered=self.gathering.reached,
+            empty=counts[Outcome.EMPTY],
+            failed=counts[Outcome.FAILED],
+            timed_out=counts[Outcome.TIMED_OUT],
+            skipped_open=counts[Outcome.SKIPPED],
             hedged=0,
             degraded=tuple(degraded),
         )
@@ -428,6 +439,27 @@ class Search:
             attempts=line.attempts,
             flags=self.flags.get(line.node, ()),
         )
+
+
+def _ranked(
+    one: Fused, at: int, replies: Sequence[NodeReply], explain: Callable[[int, int], dict[str, Scalar]] | None
+) -> WireRankedHit | None:
+    """Return the hit at a place of a list, or None where its document is not a legal one."""
+    reply = replies[one.reply]
+    hit = reply.found.hits[one.hit]
+    if decode_document(hit.doc) is None:
+        log.info("search.document_refused", node=reply.node, id=hit.id)
+        return None
+    return WireRankedHit(
+        rank=at + 1,
+        score=one.score,
+        node=reply.node,
+        id=hit.id,
+        hash=hit.hash,
+        doc=hit.doc,
+        also=tuple(_source(replies[r], h) for r, h in one.also) if one.also else (),
+        explain=explain(one.reply, one.hit) if explain is not None else None,
+    )
 
 
 def _source(reply: NodeReply, hit: int) -> WireSource:

@@ -7,7 +7,8 @@ first question on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import structlog
 from pydantic import ValidationError
@@ -57,6 +58,7 @@ class Registry(Actor):
         self.facts = facts
         self.patience = patience or Patience()
         self._state: registry.State = {}
+        self._own: set[registry.Key] = set()
         self._bucket: KeyValue | None = None
         self._watch: Watch | None = None
 
@@ -84,7 +86,8 @@ class Registry(Actor):
         joined_at = known.record.joined_at_ms if known is not None else self.bus.clock.wall_ms()
         record = NodeRecord(node=call.caller, joined_at_ms=joined_at, **card.model_dump())
         if known is None or known.record != record:
-            await self._kv.put(_key(*key), encode(record))
+            with self._writing(key):
+                await self._kv.put(_key(*key), encode(record))
             self._apply(registry.written(self._state, record, self.bus.clock.now_ms()), is_told=True)
         self._apply(registry.heard(self._state, key, self.bus.clock.now_ms()), is_told=True)
         count = sum(node == call.caller for node, _ in self._state)
@@ -95,7 +98,8 @@ class Registry(Actor):
         """Let an instance go; leaving twice is the same as once."""
         key = (call.caller, call.message.instance)
         if key in self._state:
-            await self._kv.delete(_key(*key))
+            with self._writing(key):
+                await self._kv.delete(_key(*key))
             self._apply(registry.removed(self._state, key), is_told=True)
         return Acknowledged()
 
@@ -122,24 +126,35 @@ class Registry(Actor):
         assert self._bucket is not None, "started() opens the bucket"
         return self._bucket
 
+    @contextmanager
+    def _writing(self, key: registry.Key) -> Iterator[None]:
+        """Tell of a change as ours even when the watch reports it before the write has returned."""
+        self._own.add(key)
+        try:
+            yield
+        finally:
+            self._own.discard(key)
+
     def _changed(self, entry: Entry) -> None:
         """Take a change of the bucket; it is short and does not wait, so it needs no turn in the mailbox."""
         node, _, instance = entry.key.partition(".")
+        is_told = (node, instance) in self._own
         if entry.value is None:
-            self._apply(registry.removed(self._state, (node, instance)), is_told=False)
+            self._apply(registry.removed(self._state, (node, instance)), is_told=is_told)
             return
         try:
             record = NodeRecord.model_validate_json(entry.value)
         except ValidationError as error:
             log.warning("registry.record_unreadable", key=entry.key, errors=error.error_count())
             return
-        self._apply(registry.written(self._state, record, self.bus.clock.now_ms()), is_told=False)
+        self._apply(registry.written(self._state, record, self.bus.clock.now_ms()), is_told=is_told)
 
     async def _tick(self) -> None:
         after, changes = registry.ticked(self._state, self.bus.clock.now_ms(), self.patience)
         for node, instance, change in changes:
             if change == "forgotten":
-                await self._kv.delete(_key(node, instance))
+                with self._writing((node, instance)):
+                    await self._kv.delete(_key(node, instance))
         self._apply((after, changes), is_told=True)
         self.tell_after(self.patience.heartbeat_ms, self._tick)
 

@@ -54,11 +54,12 @@ class Line:
 class Gathering:
     """One gather in progress."""
 
-    __slots__ = ("_asked_us", "_owners", "lines", "pending")
+    __slots__ = ("_asked_us", "_owners", "counts", "lines", "pending")
 
     def __init__(self, expected: Sequence[Expected]) -> None:
         self.lines = [Line(one) for one in expected]
         self.pending = len(self.lines)
+        self.counts = dict.fromkeys(Outcome, 0)
         self._owners: list[int] = []
         self._asked_us: list[int] = []
 
@@ -108,9 +109,15 @@ class Gathering:
                 line.took_us = now_us - asked.get(at, now_us)
                 self._end(line, Outcome.TIMED_OUT, "out_of_budget", "no answer within the deadline")
 
-    def count(self, outcome: Outcome) -> int:
-        """Return how many nodes ended so."""
-        return sum(line.outcome is outcome for line in self.lines)
+    @property
+    def reached(self) -> int:
+        """How many nodes answered, the empty ones among them."""
+        return self.counts[Outcome.ANSWERED] + self.counts[Outcome.EMPTY]
+
+    @property
+    def answering(self) -> frozenset[str]:
+        """The names of the nodes that answered."""
+        return frozenset(line.node for line in self.lines if line.outcome in (Outcome.ANSWERED, Outcome.EMPTY))
 
     def _ask(self, at: int, now_us: int) -> Ask:
         line = self.lines[at]
@@ -125,3 +132,4 @@ class Gathering:
         line.code = code
         line.text = text
         self.pending -= 1
+        self.counts[outcome] += 1

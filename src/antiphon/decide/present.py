@@ -8,11 +8,11 @@ ones are remembered.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, cast
+from typing import cast
 
-import orjson
+import msgspec
 from pydantic import ValidationError
 
 from antiphon.decide import analyser
@@ -21,6 +21,7 @@ from antiphon.errors import HandlerFailed
 from antiphon.messages.handler import Found, Hit, Query
 from antiphon.messages.hit import HITS_MAX
 from antiphon.messages.lane import Load, NodeFound
+from antiphon.messages.wire import WireDocument, WireLoad, WireStatistics, encode_wire
 
 REMEMBERED_MAX = 2_048
 REMEMBERED_TEXT_MAX = 8_192
@@ -28,6 +29,26 @@ REMEMBERED_TEXT_MAX = 8_192
 SNIPPET_WIDTH = 240
 _ENVELOPE_BYTES = 4_096
 """Room for what stands around the hits in a reply."""
+
+
+class PresentedHit(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """`NodeHit` as a node writes it."""
+
+    id: str
+    doc: WireDocument
+    score: float | None = None
+    tf: Sequence[int] | None = None
+    length: int | None = None
+    hash: str | None = None
+
+
+class PresentedFound(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """`NodeFound` as a node writes it."""
+
+    hits: list[PresentedHit]
+    analyser: str | None
+    statistics: WireStatistics | None
+    load: WireLoad
 
 
 def found(returned: object) -> Found:
@@ -60,58 +81,48 @@ def _hit(one: object) -> Hit:
 def encode(query: Query, result: Found, load: Load, *, bytes_max: int = NodeFound.size_max) -> tuple[bytes, int]:
     """Return the reply's JSON and how many hits were left out because of the bounds on number and bytes."""
     comparable = query.analyser == analyser.default().id
-    hits = [_wire(query, hit, comparable=comparable) for hit in result.hits[:HITS_MAX]]
-    reply: dict[str, Any] = {"hits": hits, "load": {"in_flight": load.in_flight, "latency_us": load.latency_us}}
-    if comparable:
-        reply["analyser"] = query.analyser
-        if result.statistics is not None:
-            reply["statistics"] = result.statistics.model_dump()
-    data = orjson.dumps(reply)
+    hits = [_present(query, hit, comparable) for hit in result.hits[:HITS_MAX]]
+    statistics = None
+    if comparable and result.statistics is not None:
+        given = result.statistics
+        statistics = WireStatistics(given.docs, given.total_length, list(given.df), given.postings)
+    reply = PresentedFound(
+        hits, query.analyser if comparable else None, statistics, WireLoad(load.in_flight, load.latency_us)
+    )
+    data = encode_wire(reply)
     if len(data) > bytes_max:
-        reply["hits"] = hits = list(_fitting(hits, bytes_max - _ENVELOPE_BYTES))
-        data = orjson.dumps(reply)
+        hits[:] = _fitting(hits, bytes_max - _ENVELOPE_BYTES)
+        data = encode_wire(reply)
     return data, len(result.hits) - len(hits)
 
 
-def _fitting(hits: list[dict[str, Any]], bytes_max: int) -> Iterable[dict[str, Any]]:
+def _fitting(hits: list[PresentedHit], bytes_max: int) -> list[PresentedHit]:
+    fitting: list[PresentedHit] = []
     for hit in hits:
-        bytes_max -= len(orjson.dumps(hit)) + 1
+        bytes_max -= len(encode_wire(hit)) + 1
         if bytes_max < 0:
-            return
-        yield hit
+            break
+        fitting.append(hit)
+    return fitting
 
 
-def _wire(query: Query, hit: Hit, *, comparable: bool) -> dict[str, Any]:
-    document: dict[str, Any] = {"title": hit.title}
-    for name in ("url", "kind", "time_ms"):
-        if (value := getattr(hit, name)) is not None:
-            document[name] = value
-    if hit.fields:
-        document["fields"] = hit.fields
-    snippet = hit.snippet
-    if snippet is None and hit.text:
-        snippet = analyser.default().snippet(hit.text, query.terms, SNIPPET_WIDTH)
-    if snippet:
-        document["snippet"] = snippet
-    wire: dict[str, Any] = {"id": hit.id, "doc": document}
-    if hit.score is not None:
-        wire["score"] = hit.score
-    if (hash_ := hit.hash or _hash(hit.title, hit.text or snippet)) is not None:
-        wire["hash"] = hash_
+def _present(query: Query, hit: Hit, comparable: bool) -> PresentedHit:
+    title, text, snippet = hit.title, hit.text, hit.snippet
+    if snippet is None and text:
+        snippet = analyser.default().snippet(text, query.terms, SNIPPET_WIDTH)
+    tf: Sequence[int] | None = None
+    length: int | None = None
     if comparable:
-        _add_evidence(wire, query, hit, snippet)
-    return wire
-
-
-def _add_evidence(wire: dict[str, Any], query: Query, hit: Hit, snippet: str | None) -> None:
-    if hit.counts is not None:
-        wire["tf"], wire["length"] = hit.counts.tf, hit.counts.length
-    elif hit.text:
-        counts, wire["length"] = _counted(hit.title, hit.text)
-        wire["tf"] = [counts.get(term, 0) for term in query.terms]
-    elif hit.title or snippet:
-        counts, _ = _counted(hit.title, snippet or "")
-        wire["tf"] = [counts.get(term, 0) for term in query.terms]
+        if hit.counts is not None:
+            tf, length = hit.counts.tf, hit.counts.length
+        elif text:
+            counts, length = _counted(title, text)
+            tf = [counts.get(term, 0) for term in query.terms]
+        elif title or snippet:
+            counts, _ = _counted(title, snippet or "")
+            tf = [counts.get(term, 0) for term in query.terms]
+    document = WireDocument(title, hit.url, snippet or None, hit.kind, hit.time_ms, hit.fields)
+    return PresentedHit(hit.id, document, hit.score, tf, length, hit.hash or _hash(title, text or snippet))
 
 
 def _counted(title: str, text: str) -> tuple[dict[str, int], int]:

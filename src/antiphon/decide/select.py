@@ -19,6 +19,8 @@ class Requirement:
 
     def is_met(self, answered: frozenset[str], expected: frozenset[str]) -> bool:
         """Whether every required node answered and enough of the nodes that are not optional did."""
+        if answered == expected:
+            return True
         if not self.required <= answered:
             return False
         counted = expected - self.optional

@@ -90,7 +90,7 @@ WireLabel = Annotated[str, Meta(max_length=200)]
 WireTime = Annotated[int, Meta(ge=-(2**53), le=2**53)]
 
 
-class WireDocument(msgspec.Struct, frozen=True, gc=False):
+class WireDocument(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """`Document` as a winner is checked against it; what is passed on are the bytes as they came."""
 
     title: Annotated[str, Meta(max_length=300)] = ""
@@ -193,7 +193,7 @@ class WireFinished(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     hits: int
     total: int
     duplicates: int
-    fusion: str
+    fusion: str | None
     complete: bool
     sufficient: bool
     coverage: WireCoverage

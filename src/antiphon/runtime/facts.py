@@ -21,8 +21,9 @@ log = structlog.get_logger("antiphon.runtime")
 class Facts:
     """The facts of one role on their way to the bus."""
 
-    def __init__(self, bus: Bus, *, buffer_max: int = 10_000) -> None:
+    def __init__(self, bus: Bus, *, buffer_max: int = 10_000, is_on: bool = True) -> None:
         self.bus = bus
+        self.is_on = is_on
         self.buffer_max = buffer_max
         self.told = 0
         self.dropped = 0
@@ -31,7 +32,8 @@ class Facts:
 
     def tell(self, fact: Fact, **keys: str) -> None:
         """Put a fact into the buffer."""
-        self.tell_encoded(self.subject(type(fact), **keys), encode(fact))
+        if self.is_on:
+            self.tell_encoded(self.subject(type(fact), **keys), encode(fact))
 
     def subject(self, kind: type[Fact], **keys: str) -> str:
         """Return the subject under which this role tells a kind of fact."""
