@@ -23,7 +23,7 @@ from antiphon.decide.gather import Ask, Expected, Gathering, Line
 from antiphon.decide.pages import PageBounds, Pages, cursor, parse_cursor
 from antiphon.decide.registry import RegistryView
 from antiphon.decide.select import Requirement, select
-from antiphon.errors import AntiphonError, CursorExpired, NoResponders, NotConnected, Stopping
+from antiphon.errors import AntiphonError, CursorExpired, NoResponders, NotConnected, OutOfBudget, Stopping
 from antiphon.messages.base import Scalar
 from antiphon.messages.facts import SearchFinished
 from antiphon.messages.lane import NodeSearch
@@ -388,13 +388,18 @@ class Search:
         ask = NodeSearch.model_validate_json(self._payload(self._left_ms()))
         began_us = self.clock.now_us()
         tasks = {asyncio.ensure_future(node.find(self.master.bus, ask)): node.name for node in self.master.fallbacks}
-        done, late = await asyncio.wait(tasks, timeout=self._left_ms() / 1_000)
+        _, late = await asyncio.wait(tasks, timeout=self._left_ms() / 1_000)
         for task in late:
             task.cancel()
-        for task in sorted(done, key=tasks.__getitem__):
-            self._take_fallback(tasks[task], task, self.clock.now_us() - began_us)
+        for task in sorted(tasks, key=tasks.__getitem__):
+            self._take_fallback(tasks[task], task, self.clock.now_us() - began_us, is_late=task in late)
 
-    def _take_fallback(self, node: str, task: asyncio.Future[bytes], took_us: int) -> None:
+    def _take_fallback(self, node: str, task: asyncio.Future[bytes], took_us: int, *, is_late: bool) -> None:
+        if is_late:
+            late = OutOfBudget("no answer within the deadline")
+            line = WireLine(node=node, outcome=Outcome.TIMED_OUT, code=late.code, took_us=took_us, flags=("fallback",))
+            self.fallback_lines.append(line)
+            return
         error = task.exception()
         if isinstance(error, AntiphonError):
             line = WireLine(node=node, outcome=Outcome.FAILED, code=error.code, took_us=took_us, flags=("fallback",))

@@ -18,7 +18,7 @@ from antiphon.bus.bus import Bus, Call, encode
 from antiphon.bus.protocol import Entry, KeyValue, Watch
 from antiphon.decide import registry
 from antiphon.decide.registry import Change, Patience, RegistryView
-from antiphon.errors import UnknownVersion
+from antiphon.errors import NotConnected, UnknownVersion
 from antiphon.messages.base import Acknowledged
 from antiphon.messages.facts import InstanceChanged
 from antiphon.messages.registry import (
@@ -151,12 +151,19 @@ class Registry(Actor):
 
     async def _tick(self) -> None:
         after, changes = registry.ticked(self._state, self.bus.clock.now_ms(), self.patience)
+        # before anything is awaited: what the bucket reports meanwhile must not be overwritten
+        self._apply((after, changes), is_told=True)
         for node, instance, change in changes:
             if change == "forgotten":
-                with self._writing((node, instance)):
-                    await self._kv.delete(_key(node, instance))
-        self._apply((after, changes), is_told=True)
+                await self._forget(node, instance)
         self.tell_after(self.patience.heartbeat_ms, self._tick)
+
+    async def _forget(self, node: str, instance: str) -> None:
+        try:
+            await self._kv.delete(_key(node, instance))
+        except NotConnected as error:
+            # its record stays, and whoever reads it forgets it again
+            log.warning("registry.record_kept", node=node, instance=instance, error=error.text)
 
     def _apply(self, outcome: tuple[registry.State, list[Change]], *, is_told: bool) -> None:
         self._state, changes = outcome
