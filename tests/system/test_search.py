@@ -472,3 +472,31 @@ async def test_questions_that_are_none_are_refused_by_the_client_and_by_the_mast
         with pytest.raises(Malformed):
             await client.search("whales", limit=limit)
     assert (await client.search("  whales\n")).query == "whales"
+
+
+def test_the_deadline_reaches_the_handler_whether_it_is_longer_or_shorter_than_the_default() -> None:
+    ended: list[tuple[str, int, int]] = []
+
+    async def patient(query: Any) -> list[Hit]:
+        began = round(asyncio.get_running_loop().time() * 1_000)
+        how = "cancelled"
+        try:
+            await asyncio.sleep(8)
+            how = "done"
+            return [Hit(id="1", title="whales at last")]
+        finally:
+            ended.append((how, query.budget_ms, round(asyncio.get_running_loop().time() * 1_000) - began))
+
+    async def main() -> None:
+        async with fleet_on(MemoryFabric()) as fleet:
+            await fleet.master()
+            await fleet.node("blog", patient)
+            client = await fleet.client()
+            answer = await client.search("whales", deadline_ms=20_000)
+            assert answer.complete
+            answer = await client.search("whales", deadline_ms=1_000)
+            assert lines(answer) == {"blog": ("timed_out", "out_of_budget")}
+            await client.bus.clock.sleep_ms(100)
+
+    virtual_run(main())
+    assert ended == [("done", 19_950, 8_000), ("cancelled", 950, 950)]

@@ -401,6 +401,9 @@ class Bus:
             raise Malformed(f"{REQUEST}: at most {self.bounds.request_id_max} printable characters")
         budget = self._budget(headers.get(BUDGET))
         message = decode(kind, delivery.data)
+        carried = message.carried_budget_ms()
+        if carried is not None:
+            budget = self._within(carried)
         return Call(self, message, caller, keys, request, self.clock.now_ms() + budget, delivery.reply)
 
     def _may_reply(self, kind: type[Request[Any]], caller: str, reply: str) -> bool:
@@ -428,7 +431,9 @@ class Bus:
             return self.bounds.budget_default_ms
         if not is_whole_number(given.removeprefix("-")):
             raise Malformed(f"{BUDGET}: {given[:20]!r} is not a number of milliseconds")
-        budget = int(given)
-        if budget <= 0:
+        return self._within(int(given))
+
+    def _within(self, budget_ms: int) -> int:
+        if budget_ms <= 0:
             raise OutOfBudget("the budget was spent before the request arrived")
-        return min(budget, self.bounds.budget_max_ms)
+        return min(budget_ms, self.bounds.budget_max_ms)

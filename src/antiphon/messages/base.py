@@ -92,6 +92,10 @@ class Request(Message, Generic[R]):
                 return cast("type[Message]", metadata["args"][0])
         raise TypeError(f"{cls.__name__} does not name its reply: write Request[TheReply]")
 
+    def carried_budget_ms(self) -> int | None:
+        """Return the budget that travels in the body, or None where it travels in the header."""
+        return None
+
 
 class Fact(Message):
     """Something that happened, in the past tense; the last subject token is its writer."""

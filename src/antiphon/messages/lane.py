@@ -69,3 +69,7 @@ class NodeSearch(Request[NodeFound]):
     limit: int = Field(default=20, ge=1, le=HITS_MAX, description="for engines that rank; others return up to depth")
     depth: int = Field(default=100, ge=1, le=HITS_MAX, description="for engines that only match")
     caller: Name | None = None
+
+    def carried_budget_ms(self) -> int:
+        """Return the milliseconds left when this was sent."""
+        return self.budget_ms
