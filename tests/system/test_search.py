@@ -15,6 +15,7 @@ from antiphon.errors import CursorExpired, Malformed, NoResponders, RequestError
 from antiphon.messages.facts import InstanceChanged, SearchFinished
 from antiphon.messages.lane import NodeSearch
 from antiphon.messages.search import Outcome
+from antiphon.settings import Settings
 from antiphon.testing import virtual_run
 from fabrics import MemoryFabric, until
 from fleet import Fleet, fleet_on, found
@@ -425,6 +426,20 @@ async def test_two_masters_share_the_questions_and_see_the_same_nodes(fleet: Fle
     answers = [await client.search("whales") for _ in range(40)]
     assert {answer.master for answer in answers} == {"master-1", "master-2"}
     assert all(answer.complete and answer.coverage.expected == 2 for answer in answers)
+
+
+async def test_two_fabrics_on_one_server_know_nothing_of_each_other(fleet: Fleet) -> None:
+    other = Fleet(fleet.buses.fabric, Settings(prefix=fleet.settings.prefix + "-b"))
+    try:
+        await fleet.master()
+        await other.master()
+        await fleet.node("blog", found("a"))
+        await other.node("shop", found("b"))
+        for one, name in ((fleet, "blog"), (other, "shop")):
+            answer = await (await one.client()).search("whales")
+            assert lines(answer) == {name: ("answered", None)}
+    finally:
+        await other.stop()
 
 
 async def test_a_master_that_starts_later_knows_the_nodes_before_it_serves(fleet: Fleet) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import structlog
 from pydantic import ValidationError
 
-from antiphon.bus.assets import REGISTRY
+from antiphon.bus.assets import registry_of
 from antiphon.bus.bus import Bus, Call, encode
 from antiphon.bus.protocol import Entry, KeyValue, Watch
 from antiphon.decide import registry
@@ -64,7 +64,7 @@ class Registry(Actor):
 
     async def started(self) -> None:
         """Read the whole bucket before the first message is taken."""
-        self._bucket = await self.bus.transport.key_value(REGISTRY)
+        self._bucket = await self.bus.transport.key_value(registry_of(self.bus.prefix))
         self._watch = await self._bucket.watch(self._changed)
         self._show([], is_told=False)
         self.tell_after(self.patience.heartbeat_ms, self._tick)

@@ -6,6 +6,7 @@ to wipe a bucket (FACTS, hole 2).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from antiphon.bus.protocol import Bucket
@@ -16,5 +17,11 @@ REGISTRY: Final = Bucket(
     value_bytes_max=64 * 1024,
     bytes_max=64 * 1024 * 1024,
 )
+
+
+def registry_of(prefix: str) -> Bucket:
+    """Return the registry's bucket of one fabric; several may share a server."""
+    return replace(REGISTRY, name=f"{prefix}-registry")
+
 
 BUCKETS: Final = (REGISTRY,)
