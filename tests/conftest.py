@@ -1,13 +1,16 @@
-"""Shared fixtures: a real nats-server for the whole session."""
+"""Shared fixtures: a real nats-server for the whole session, and a fleet on either bus for one test."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from antiphon.bus.server import EmbeddedServer
+from fabrics import MemoryFabric, NatsFabric, own_nats
+from fleet import Fleet, fleet_on
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +22,21 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.url
     finally:
         asyncio.run(server.stop())
+
+
+@pytest.fixture(params=["memory", "nats"])
+async def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Fleet]:
+    """A fleet on the memory bus, and the same on a real nats-server."""
+    if request.param == "memory":
+        async with fleet_on(MemoryFabric()) as started:
+            yield started
+    else:
+        async with own_nats(tmp_path / "nats") as fabric, fleet_on(fabric) as started:
+            yield started
+
+
+@pytest.fixture
+async def nats_fabric(tmp_path: Path) -> AsyncIterator[NatsFabric]:
+    """A real nats-server of one test's own, which it may kill."""
+    async with own_nats(tmp_path / "nats") as fabric:
+        yield fabric
