@@ -97,6 +97,7 @@ class Client:
         min_coverage: float = 0.0,
         fusion: str | None = None,
         explain: bool = False,
+        paged: bool = False,
         deadline_ms: int = DEADLINE_MS,
         request_id: str | None = None,
     ) -> SearchAnswer:
@@ -104,13 +105,14 @@ class Client:
 
         Args:
             query: the question, 1 to 4,096 characters.
-            limit: hits on the first page, 1 to 100; `answer.next` is the cursor of the next page.
+            limit: hits on the first page, 1 to 100.
             nodes: ask only these.
             required: without these the answer is not `sufficient`.
             optional: these do not count for `min_coverage`.
             min_coverage: the share of nodes, 0 to 1, below which the answer is not `sufficient`.
             fusion: a fusion method by name; default: the master's.
             explain: whether each hit says how its score came about.
+            paged: keep the list, so that `answer.next` is the cursor of the next page; see `pages`.
             deadline_ms: how long to wait at most; an answer with what is there by then comes in time.
             request_id: the id under which logs and facts know the request.
 
@@ -130,6 +132,7 @@ class Client:
                 min_coverage=min_coverage,
                 fusion=fusion,
                 explain=explain,
+                paged=paged,
             )
         except ValidationError as error:
             raise Malformed(first_reason(error)) from None
@@ -151,7 +154,7 @@ class Client:
         self, query: str, *, limit: int = 10, deadline_ms: int = DEADLINE_MS
     ) -> AsyncIterator[SearchAnswer]:
         """Yield the answer to a question page by page."""
-        answer = await self.search(query, limit=limit, deadline_ms=deadline_ms)
+        answer = await self.search(query, limit=limit, deadline_ms=deadline_ms, paged=True)
         yield answer
         while answer.next is not None:
             answer = await self.page(answer.next, limit=limit, deadline_ms=deadline_ms)

@@ -74,7 +74,7 @@ class SearchAnswer(Message):
     hits: tuple[RankedHit, ...]
     total: Count = Field(description="hits in the whole fused list, after removing duplicates")
     offset: Count = 0
-    next: str | None = Field(default=None, description="cursor of the next page, good for 60 s by default")
+    next: str | None = Field(default=None, description="cursor of the next page of a paged question, good for 60 s")
     complete: bool = Field(description="every expected node answered")
     sufficient: bool = Field(description="every required node answered and the coverage reached min_coverage")
     coverage: Coverage
@@ -96,6 +96,7 @@ class SearchAsk(Request[SearchAnswer]):
     min_coverage: float = Field(default=0.0, ge=0, le=1)
     fusion: Name | None = Field(default=None, description="a method of the catalogue; default: the master's setting")
     explain: bool = False
+    paged: bool = Field(default=False, description="keep the list for a while, so that `next` can page over it")
 
     @field_validator("query")
     @classmethod
