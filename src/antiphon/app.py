@@ -144,12 +144,11 @@ async def _until_told(role: MasterRole, server: EmbeddedServer | None = None) ->
             loop.add_signal_handler(signum, told.set)
     running = asyncio.ensure_future(role.run())
     ends: set[asyncio.Future[Any]] = {running, asyncio.ensure_future(told.wait())}
-    if server is not None:
-        ends.add(asyncio.ensure_future(server.exited()))
-    done, left = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    served = None if server is None else asyncio.ensure_future(server.exited())
+    done, left = await asyncio.wait(ends | ({served} if served else set()), return_when=asyncio.FIRST_COMPLETED)
     role.supervisor.stop()
     await running
     for one in left - {running}:
         one.cancel()
-    if server is not None and any(isinstance(one.result(), int) for one in done if one is not running):
+    if server is not None and served in done:
         raise ServerFailed(f"the nats-server ended: {server.last_words()}")

@@ -20,13 +20,13 @@ class Connection:
     Attributes:
         nats: the NATS server, e.g. nats://host:4222; several of a cluster are separated by commas.
         context: a NATS context by name, as the nats command line stores them.
-        data: the data directory of an embedded server.
+        data: the data directory of an embedded server; default: $ANTIPHON_DATA, or the user's own.
         log_level: what is logged to stderr: debug, info, warning or error.
     """
 
-    nats: Annotated[str | None, Parameter(show_default=False)] = None
+    nats: str | None = None
     context: str | None = None
-    data: Annotated[Path | None, Parameter(env_var="ANTIPHON_DATA")] = None
+    data: Path | None = None
     log_level: Annotated[LogLevel | None, Parameter(env_var="ANTIPHON_LOG")] = None
 
     def configure_logs(self, default: str = "warning") -> None:

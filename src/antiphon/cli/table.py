@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -17,7 +17,9 @@ from antiphon.messages.search import SearchAnswer
 WIDTH_MAX = 110
 """Longer lines are hard to read, however wide the terminal is."""
 SNIPPET_LINES_MAX = 2
-SOURCES_WIDTH_MAX = 24
+SOURCES_WIDTH_MAX = 26
+SCORE_WIDTH = 5
+GAP = 2
 NARROW = 60
 """Below this many columns the sources go under the title."""
 MARK = "bold yellow"
@@ -33,28 +35,35 @@ def rendered(answer: SearchAnswer, width: int) -> RenderableType:
     """Return an answer as it looks on a terminal of some width."""
     width = min(width, WIDTH_MAX)
     is_narrow = width < NARROW
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.width = width
-    table.add_column(justify="right", style="dim", no_wrap=True)
-    table.add_column(ratio=1, overflow="fold")
-    if not is_narrow:
-        table.add_column(justify="left", max_width=SOURCES_WIDTH_MAX, overflow="fold")
-        table.add_column(justify="right", no_wrap=True, style="dim")
-    for hit in answer.hits:
-        body = _body(hit, answer.terms, width, is_narrow=is_narrow)
-        places = [] if is_narrow else [_places(hit), Text(f"{hit.score:.3g}")]
-        table.add_row(str(hit.rank), body, *places)
+    places = [_places(hit) for hit in answer.hits]
+    widest = max((len(part) for place in places for part in place.plain.splitlines()), default=0)
+    beside = 0 if is_narrow else min(widest, SOURCES_WIDTH_MAX) + GAP + SCORE_WIDTH + GAP
+    rank = len(str(answer.offset + len(answer.hits)))
+    body = max(20, width - rank - GAP - beside)
+    table = _grid(rank, body, is_narrow=is_narrow)
+    for hit, place in zip(answer.hits, places, strict=True):
+        row = [str(hit.rank), _body(hit, answer.terms, body, place if is_narrow else None)]
+        table.add_row(*row, *([] if is_narrow else [place, Text(f"{hit.score:.3g}")]))
         table.add_row()
     return table
 
 
-def _body(hit: RankedHit, terms: Iterable[str], width: int, *, is_narrow: bool) -> Group:
+def _grid(rank: int, body: int, *, is_narrow: bool) -> Table:
+    table = Table.grid(padding=(0, GAP, 0, 0))
+    table.add_column(justify="right", style="dim", no_wrap=True, width=rank)
+    table.add_column(width=body, overflow="fold")
+    if not is_narrow:
+        table.add_column(max_width=SOURCES_WIDTH_MAX, overflow="fold")
+        table.add_column(justify="right", no_wrap=True, style="dim", width=SCORE_WIDTH)
+    return table
+
+
+def _body(hit: RankedHit, terms: Sequence[str], width: int, place: Text | None) -> Group:
     parts: list[Text] = [_marked(hit.title, terms, "bold")]
-    if is_narrow:
-        parts.append(_places(hit))
+    if place is not None:
+        parts.append(place)
     if hit.doc.snippet:
-        room = (width - (8 if is_narrow else 8 + SOURCES_WIDTH_MAX)) * SNIPPET_LINES_MAX
-        parts.append(_marked(_cut(hit.doc.snippet, terms, room), terms, ""))
+        parts.append(_marked(_cut(hit.doc.snippet, terms, width * SNIPPET_LINES_MAX), terms, ""))
     if hit.doc.url:
         parts.append(Text(line(hit.doc.url), style="dim", overflow="ellipsis", no_wrap=True))
     if hit.explain:
@@ -67,13 +76,13 @@ def _places(hit: RankedHit) -> Text:
     return Text.assemble((hit.node, "cyan"), (f"\n{more}" if more else "", "dim cyan"))
 
 
-def _cut(snippet: str, terms: Iterable[str], room: int) -> str:
-    """Return the part of a snippet that fits, the one with the most matches in it."""
+def _cut(snippet: str, terms: Sequence[str], room: int) -> str:
+    """Return the part of a snippet that fits, the one with the most matches; words that wrap leave some room unused."""
     text = line(snippet)
-    return text if len(text) <= room else analyser.default().snippet(text, terms, max(20, room - 8))
+    return text if len(text) <= room - GAP else analyser.default().snippet(text, terms, room - room // 10)
 
 
-def _marked(text: str, terms: Iterable[str], style: str) -> Text:
+def _marked(text: str, terms: Sequence[str], style: str) -> Text:
     """Return a text with the question's words in it marked; the text is made harmless first, so places stay true."""
     clean = line(text)
     marked = Text(clean, style=style)

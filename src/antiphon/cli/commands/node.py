@@ -30,11 +30,10 @@ def ls(
     Args:
         output: how to write the list to stdout.
     """
+    at.configure_logs("error")
     from antiphon.cli import listing  # noqa: PLC0415 - not for --help
     from antiphon.client import Client  # noqa: PLC0415
     from antiphon.runtime.loop import run  # noqa: PLC0415
-
-    at.configure_logs("error")
 
     async def ask() -> tuple[NodeEntry, ...]:
         async with Client(**at.place()) as client:

@@ -22,7 +22,7 @@ STDIN_BYTES_MAX = 65_536
 
 @command.default
 def search(
-    query: str | None = None,
+    query: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,  # for the one hyphen of stdin
     *,
     limit: Annotated[int, Parameter(name=["--limit", "-n"])] = 10,
     nodes: tuple[str, ...] = (),
@@ -54,11 +54,11 @@ def search(
         optional: nodes that do not count for --min-coverage.
         min_coverage: the share of nodes, 0 to 1, below which the answer is not sufficient.
     """
+    at.configure_logs("error")
     from antiphon.cli import exits, show  # noqa: PLC0415 - not for --help
     from antiphon.client import Client  # noqa: PLC0415
     from antiphon.runtime.loop import run  # noqa: PLC0415
 
-    at.configure_logs("error")
     text = _question(query, cursor)
 
     async def ask() -> SearchAnswer:
@@ -74,6 +74,7 @@ def search(
                 min_coverage=min_coverage,
                 fusion=fusion,
                 explain=explain,
+                paged=True,
                 deadline_ms=deadline,
             )
 
@@ -88,6 +89,8 @@ def _question(query: str | None, cursor: str | None) -> str:
     if (query is None) == (cursor is None):
         raise Malformed("give a question, or --cursor and no question")
     if query != "-":
+        if query is not None and query.startswith("-") and " " not in query:
+            raise Malformed(f"unknown option {query}")
         return query or ""
     try:
         return sys.stdin.buffer.read(STDIN_BYTES_MAX).decode("utf-8")

@@ -45,6 +45,7 @@ PARTS: Final = (
 
 QUESTIONS: Final = (
     "how do I parse a json string",
-    "compress data with gzip",
-    "run a coroutine with a timeout",
+    "fast json encoder",
+    "who answers a search and who does not",
 )
+"""The first is found on two nodes at once, the second on different ones, the third in Antiphon's own words."""

@@ -19,7 +19,9 @@ from antiphon.client import Client
 from antiphon.messages.search import SearchAnswer
 from antiphon.settings import Settings
 
-HITS = 5
+HITS = 3
+"""Of each of the demo's own questions: three of them fit on a screen."""
+HITS_OF_ONE = 10
 JOIN_MS_MAX = 60_000
 
 
@@ -64,7 +66,7 @@ class Stage:
         answers: list[SearchAnswer] = []
         async with Client(nats=url) as client:
             for question in questions:
-                answer = await client.search(question, limit=HITS)
+                answer = await client.search(question, limit=HITS if len(questions) > 1 else HITS_OF_ONE)
                 if not answers:
                     self.timing.mark("first_answer")
                 answers.append(answer)

@@ -1,0 +1,81 @@
+"""`antiphon node` as a real process: content with no code, found again when it changes, gone when told to stop."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from cli_process import BOUND_S, Fabric, fabric, until
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fabric]:
+    with fabric(tmp_path_factory.mktemp("node")) as made:
+        made.up()
+        yield made
+
+
+def titles(here: Fabric, query: str, node: str) -> list[str]:
+    done = here.run("search", query, "--nodes", node, "-o", "json")
+    return [hit["doc"]["title"] for hit in done.json["hits"]] if done.code == 0 else []
+
+
+def test_a_folder_is_followed_and_left(here: Fabric, tmp_path: Path) -> None:
+    docs = tmp_path / "Hymn Book"
+    docs.mkdir()
+    (docs / "first.md").write_text("# Morning\n\nThe lark ascends.\n", encoding="utf-8")
+    process = here.serve("folder", str(docs), "--description", "hymns", "--topics", "song,praise")
+
+    (entry,) = (one for one in here.run("node", "ls", "-o", "json").json if one["node"] == "hymn-book")
+    assert (entry["description"], entry["topics"], entry["status"]) == ("hymns", ["song", "praise"], "active")
+    assert "hymn-book\tactive\t1/1" in here.run("node", "ls").out
+    assert titles(here, "lark", "hymn-book") == ["Morning"]
+
+    (docs / "second.md").write_text("# Evening\n\nThe nightingale sings.\n", encoding="utf-8")
+    until(lambda: titles(here, "nightingale", "hymn-book") == ["Evening"])
+    (docs / "first.md").unlink()
+    until(lambda: titles(here, "lark", "hymn-book") == [])
+
+    process.terminate()
+    assert process.wait(BOUND_S) == 0
+    assert "hymn-book" not in here.run("node", "ls").out, "it has left before it ended"
+    events = [json.loads(line)["event"] for line in here.log(process).splitlines()]
+    assert events[-1] == "node.stopped"
+
+
+def test_a_table_is_served(here: Fabric, tmp_path: Path) -> None:
+    file = tmp_path / "shop.db"
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("CREATE TABLE products (sku TEXT PRIMARY KEY, name TEXT, about TEXT)")
+        database.execute("INSERT INTO products VALUES ('a1', 'Kettle', 'boils water')")
+        database.commit()
+        here.serve("sqlite", str(file), "--table", "products", "--columns", "name,about", "--poll-ms", "50")
+        assert titles(here, "boiling water", "shop-products") == ["Kettle"]
+        database.execute("INSERT INTO products VALUES ('b2', 'Lamp', 'sheds light')")
+        database.commit()
+        until(lambda: titles(here, "light", "shop-products") == ["Lamp"])
+
+
+def test_content_that_cannot_be_served(here: Fabric, tmp_path: Path) -> None:
+    for words, said in (
+        (("folder", str(tmp_path / "nowhere")), "content_unreadable"),
+        (("sqlite", str(tmp_path / "no.db"), "--table", "x"), "content_unreadable"),
+        (("sqlite", str(tmp_path / "no.db")), "usage"),
+        (("folder", str(tmp_path), "--name", "Not A Name"), "invalid_name"),
+        (("folder", str(tmp_path), "--name", "master"), "invalid_setting"),
+        (("nothing",), "usage"),
+    ):
+        done = here.run("node", "serve", *words)
+        assert (done.code, said in done.err) == (2, True), done
+        assert "Traceback" not in done.err
+
+
+def test_a_node_without_a_server_says_so(here: Fabric, tmp_path: Path) -> None:
+    (tmp_path / "one.md").write_text("# One\n", encoding="utf-8")
+    done = here.run("node", "serve", "folder", str(tmp_path), "--nats", "nats://127.0.0.1:1")
+    assert done.code == 7
+    assert "not_connected" in done.err
