@@ -134,7 +134,7 @@ class Master(Actor):
             self._tell_refused(call, began_us, error)
             raise
         listing, fusing = search.listing()
-        answer = self.cut(listing, search.replies, fusing, 0, call.message.limit, began_us)
+        answer = self.cut(listing, search.replies, fusing, offset=0, limit=call.message.limit, began_us=began_us)
         if answer.next is not None:  # it is paged, and there is more
             size = sum(len(data) for _, data in listing.payloads)
             self.pages.keep(listing.token, listing, size, self.bus.clock.now_ms())
@@ -152,7 +152,8 @@ class Master(Actor):
         listing = self.pages.get(token, self.bus.clock.now_ms())
         replies = listing.replies()
         fusing = listing.fusion.fuse(listing.question, replies) if listing.ask.explain else None
-        return Encoded(encode_wire(self.cut(listing, replies, fusing, offset, call.message.limit, began_us)))
+        answer = self.cut(listing, replies, fusing, offset=offset, limit=call.message.limit, began_us=began_us)
+        return Encoded(encode_wire(answer))
 
     def expect(self, ask: SearchAsk) -> list[Expected]:
         """Return the expected set of a question, each node with its instances in the order to try them."""
@@ -177,6 +178,7 @@ class Master(Actor):
         listing: Listing,
         replies: Sequence[NodeReply],
         fusing: Fusing | None,
+        *,
         offset: int,
         limit: int,
         began_us: int,
