@@ -25,8 +25,6 @@ def _import_structlog() -> Any:
         sys.modules[_RICH] = cast("Any", None)  # as if it were not installed
     try:
         import structlog  # noqa: PLC0415 - that is what this function is for
-        import structlog.dev  # noqa: PLC0415
-        import structlog.tracebacks  # noqa: F401, PLC0415
     finally:
         if hidden:
             del sys.modules[_RICH]

@@ -19,6 +19,11 @@ from cyclopts import App, CycloptsError, Parameter
 from antiphon.cli import commands
 from antiphon.cli.exits import Exit
 
+EPILOGUE = (
+    "Start with `antiphon demo`. Exit codes: 0 done, 1 failed, 2 usage, 3 partial, 4 nobody answered, 5 deadline, "
+    "6 already running, 7 no connection."
+)
+
 __all__ = ["Exit", "app", "main", "run"]
 
 
@@ -27,8 +32,7 @@ def app() -> App:
     whole = App(
         name="antiphon",
         help="One question, many systems, one ranked answer: federated search over NATS.",
-        help_epilogue="Start with `antiphon demo`. Exit codes: 0 done, 1 failed, 2 usage, 3 partial, 4 nobody answered, "
-        "5 deadline, 6 already running, 7 no connection.",
+        help_epilogue=EPILOGUE,
         version=_version,
         help_format="plaintext",
         default_parameter=Parameter(negative=(), show_env_var=False),

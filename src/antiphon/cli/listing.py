@@ -64,7 +64,7 @@ def _table(nodes: Sequence[NodeEntry]) -> None:
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in COLUMNS[:-1]:
-        table.add_column(column, no_wrap=column not in ("topics",), justify="right" if column == "latency" else "left")
+        table.add_column(column, no_wrap=column != "topics", justify="right" if column == "latency" else "left")
     table.add_column(COLUMNS[-1], ratio=1)
     for node in nodes:
         name, status, *rest = row(node)

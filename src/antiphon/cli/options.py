@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -46,8 +47,6 @@ class Connection:
     def _demo(self) -> Path | None:
         from antiphon.bus.endpoint import URL_VARIABLE  # noqa: PLC0415 - not for --help
         from antiphon.bus.home import default_data_dir, running  # noqa: PLC0415
-
-        import os  # noqa: PLC0415
 
         if self.nats or self.context or os.environ.get(URL_VARIABLE):
             return None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from antiphon.connectors.base import Progress, silent
@@ -17,7 +17,7 @@ BAR_CHARS = 24
 
 
 @contextmanager
-def shown(name: str) -> Iterator[Progress]:
+def shown(name: str) -> Generator[Progress, None, None]:
     """Give what is to be called with (done, total) while something is indexed."""
     if not sys.stderr.isatty():
         yield silent

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import App, Group, Parameter
 
-from antiphon import logs as logs  # first: it imports structlog without rich, which a node has no use for
+from antiphon import logs  # first: it imports structlog without rich, which a node has no use for
 from antiphon.cli.options import Connection, listed
 from antiphon.cli.serving import Card, serve
 from antiphon.connectors import Connector, catalogue
@@ -37,7 +37,7 @@ class Naming:
 
 def _command(kind: type[Connector]) -> Callable[..., None]:
     def serve_content(content: Connector, *, naming: Naming = Naming(), at: Connection = Connection()) -> None:  # noqa: B008 - frozen
-        at.configure_logs("info")
+        logs.configure(at.log_level, default="info")
         card = Card(naming.name, naming.instance, naming.description, listed(naming.topics))
         serve(content, card, **at.place())
 

@@ -14,6 +14,7 @@ import time
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -125,7 +126,8 @@ async def follow(node: Node, content: Connector, told: asyncio.Event) -> None:
     following = asyncio.ensure_future(supervisor.run())
     ended = asyncio.ensure_future(node.ended())
     waiting = asyncio.ensure_future(told.wait())
-    done, _ = await asyncio.wait({following, ended, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    ends: set[asyncio.Future[Any]] = {following, ended, waiting}
+    done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     supervisor.stop()
     waiting.cancel()
     ended.cancel()
@@ -137,7 +139,8 @@ async def follow(node: Node, content: Connector, told: asyncio.Event) -> None:
 async def _unless(told: asyncio.Event, work: asyncio.Future[None]) -> bool:
     """Wait for some work or to be told to stop; return whether the work was done."""
     waiting = asyncio.ensure_future(told.wait())
-    await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    ends: set[asyncio.Future[Any]] = {work, waiting}
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
     if work.done():
         work.result()

@@ -42,8 +42,8 @@ def rendered(answer: SearchAnswer, width: int) -> RenderableType:
     body = max(20, width - rank - GAP - beside)
     table = _grid(rank, body, is_narrow=is_narrow)
     for hit, place in zip(answer.hits, places, strict=True):
-        row = [str(hit.rank), _body(hit, answer.terms, body, place if is_narrow else None)]
-        table.add_row(*row, *([] if is_narrow else [place, Text(f"{hit.score:.3g}")]))
+        beside_it = () if is_narrow else (place, Text(f"{hit.score:.3g}"))
+        table.add_row(str(hit.rank), _body(hit, answer.terms, body, place if is_narrow else None), *beside_it)
         table.add_row()
     return table
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from antiphon.cli.options import Connection, demo_data_dir
+from antiphon.cli.options import LogLevel, demo_data_dir
 
 command = App(
     name="demo", help="See a real federated search: a server, a master and five nodes over Python's documentation."
@@ -21,7 +21,7 @@ def demo(
     once: bool = False,
     output: Annotated[Literal["table", "json"], Parameter(name=["--output", "-o"])] = "table",
     data: Path | None = None,
-    log_level: Annotated[Literal["debug", "info", "warning", "error"] | None, Parameter(env_var="ANTIPHON_LOG")] = None,
+    log_level: Annotated[LogLevel | None, Parameter(env_var="ANTIPHON_LOG")] = None,
 ) -> None:
     """See a real federated search: a server, a master and five nodes over Python's documentation.
 

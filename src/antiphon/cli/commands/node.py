@@ -29,6 +29,7 @@ def ls(
 
     Args:
         output: how to write the list to stdout.
+        at: where the server is.
     """
     at.configure_logs("error")
     from antiphon.cli import listing  # noqa: PLC0415 - not for --help

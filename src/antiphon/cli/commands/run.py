@@ -15,13 +15,14 @@ def master(*, name: str | None = None, at: Connection = Connection()) -> None:  
 
     Args:
         name: the master's name, `master` or `master-...`; drawn if it is not given.
+        at: where the server is.
     """
     at.configure_logs("info")
     from antiphon import app  # noqa: PLC0415 - not for --help
+    from antiphon.errors import InvalidSetting  # noqa: PLC0415
     from antiphon.runtime.loop import run  # noqa: PLC0415
     from antiphon.settings import Settings  # noqa: PLC0415
     from antiphon.subjects import is_master, token  # noqa: PLC0415
-    from antiphon.errors import InvalidSetting  # noqa: PLC0415
 
     if name is not None and not is_master(token(name)):
         raise InvalidSetting(f"{name!r} is no name of a master: write master or master-...")

@@ -53,6 +53,7 @@ def search(
         required: nodes without which the answer is not sufficient.
         optional: nodes that do not count for --min-coverage.
         min_coverage: the share of nodes, 0 to 1, below which the answer is not sufficient.
+        at: where the server is.
     """
     at.configure_logs("error")
     from antiphon.cli import exits, show  # noqa: PLC0415 - not for --help

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import multiprocessing
+import multiprocessing.context as contexts
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from antiphon.cli.demo import child
 from antiphon.cli.demo.content import Part
@@ -46,8 +49,8 @@ class Fleet:
 
     def __init__(self, parts: Sequence[Part], log_file: Path, level: str | None = None) -> None:
         """Start them; they index at once, and wait for `invite` to join."""
-        context = multiprocessing.get_context(_method())
-        forks = context.get_start_method() == "fork"
+        forks = sys.platform == "linux"  # macOS has fork, too, but its libraries do not survive it
+        context = _context(forks=forks)
         loop_factory()  # imports uvloop once for all
         gc.freeze()  # the collector of a child need not touch, and so copy, the pages it shares
         self.processes: list[Process] = []
@@ -109,7 +112,7 @@ class Fleet:
         self._moved.set()
         self.changed()
 
-    def _hear(self, one: Process, told: tuple[str, int, int]) -> None:
+    def _hear(self, one: Process, told: tuple[Any, ...]) -> None:
         match told:
             case ("progress", done, total):
                 one.done, one.total = done, total
@@ -117,16 +120,14 @@ class Fleet:
                 one.entries, one.indexed_ms = entries, took_ms
             case ("joined", _):
                 one.has_joined = True
-            case (_, code, text):
+            case _:
+                _, code, text = told
                 self._error = Internal(f"the node {one.part.node} could not start: {code}: {text}")
-
-
-def _method() -> str:
-    """Return how processes are started; macOS has fork, but its libraries do not survive it."""
-    import sys  # noqa: PLC0415 - small
-
-    return "fork" if sys.platform == "linux" else "spawn"
 
 
 def _nothing() -> None:
     """Tell nobody."""
+
+
+def _context(*, forks: bool) -> contexts.ForkContext | contexts.SpawnContext:
+    return multiprocessing.get_context("fork") if forks else multiprocessing.get_context("spawn")

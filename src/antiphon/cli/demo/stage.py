@@ -10,6 +10,7 @@ from antiphon import subjects
 from antiphon.app import MasterRole
 from antiphon.bus.connect import connect
 from antiphon.bus.server import EmbeddedServer
+from antiphon.cli import say
 from antiphon.cli.demo import screen
 from antiphon.cli.demo.fleet import Fleet
 from antiphon.cli.demo.timing import Timing
@@ -62,7 +63,7 @@ class Stage:
     async def _play(self, url: str, questions: Sequence[str], *, once: bool, is_json: bool) -> None:
         await self._gather_nodes(url)
         if not is_json:
-            screen.say(screen.ready(self.fleet, self.timing))
+            say(screen.ready(self.fleet, self.timing))
         answers: list[SearchAnswer] = []
         async with Client(nats=url) as client:
             for question in questions:
@@ -75,7 +76,7 @@ class Stage:
         if is_json:
             print(json_text(self._document(answers)), flush=True)
         else:
-            screen.say(f"\nfirst answer {screen.seconds(self.timing.marks['first_answer'])} after the command")
+            say(f"\nfirst answer {screen.seconds(self.timing.marks['first_answer'])} after the command")
         if not once:
             if not is_json:
                 screen.goodbye(self.option, url)

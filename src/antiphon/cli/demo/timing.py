@@ -27,7 +27,7 @@ class Timing:
 
 
 def since_start_ms() -> int:
-    """Return milliseconds since this process began, where the system tells (to 10 ms); else since the import of this."""
+    """Return milliseconds since this process began, where the system tells; else since this was imported."""
     try:
         fields = Path("/proc/self/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
         begun_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")
