@@ -700,6 +700,7 @@ async def test_a_watch_is_complete_when_it_returns_and_then_sees_every_change_in
     await writer.delete("k2")
     await until(lambda: len(seen) == 4)
     assert [(entry.key, entry.value) for entry in seen] == [("new", b"1"), ("new", b"2"), ("new", None), ("k2", None)]
+    assert [bus.counters.strays for bus in buses.opened] == [0, 0], "answers to the transport itself are no strays"
     assert [entry.revision for entry in seen] == sorted(entry.revision for entry in seen)
     await watch.stop()
     await writer.put("after", b"1")

@@ -220,7 +220,7 @@ async def test_pages_are_one_list_without_gaps_or_repeats(fleet: Fleet) -> None:
         (hit.node, hit.id, hit.rank) for hit in whole.hits
     ]
     assert {answer.total for answer in paged} == {27}
-    first = await client.search("whales", limit=4, explain=True)
+    first = await client.search("whales", limit=4, explain=True, paged=True)
     assert first.next is not None
     second = await client.page(first.next, limit=4)
     assert all(hit.explain for hit in second.hits)
@@ -232,7 +232,7 @@ async def test_cursors_of_nobody(fleet: Fleet) -> None:
     await fleet.master("master-2")
     await fleet.node("blog", found(*(f"whale {at}" for at in range(9))))
     client = await fleet.client()
-    answer = await client.search("whales", limit=2)
+    answer = await client.search("whales", limit=2, paged=True)
     assert answer.next is not None
     _, token, offset = answer.next.split(".")
     other = {"master": "master-2", "master-2": "master"}[answer.master]
@@ -252,7 +252,7 @@ def test_a_cursor_expires_exactly_after_its_time() -> None:
             await fleet.master()
             await fleet.node("blog", found(*(f"whale {at}" for at in range(9))))
             client = await fleet.client()
-            answer = await client.search("whales", limit=2)
+            answer = await client.search("whales", limit=2, paged=True)
             assert answer.next is not None
             await client.bus.clock.sleep_ms(59_999)
             assert len((await client.page(answer.next)).hits) == 7

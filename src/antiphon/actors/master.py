@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import orjson
 import structlog
 
@@ -46,6 +47,8 @@ from antiphon.runtime.views import View
 
 log = structlog.get_logger("antiphon.master")
 
+HIT_BYTES = 800
+"""Of a hit in an answer besides its document and id: names, numbers, hash and explanation."""
 UNDELIVERED = (NoResponders, NotConnected, Stopping)
 """Errors that say that no handler has begun: the next instance may be asked without doing anything twice."""
 
@@ -186,12 +189,15 @@ class Master(Actor):
         """Return one page of a list; hits are explained where the question wants it."""
         explain = fusing.explain if fusing is not None and listing.ask.explain else None
         hits: list[WireRankedHit] = []
+        refused: set[str] = set()
         room = self.limits.answer_bytes_max
         at = offset
         while at < len(listing.fused) and len(hits) < limit:
             hit = _ranked(listing.fused[at], at, replies, explain)
-            if hit is not None:
-                room -= len(hit.doc)
+            if hit is None:
+                refused.add(replies[listing.fused[at].reply].node)
+            else:
+                room -= _bytes_max(hit)
                 if room < 0 and hits:
                     break
                 hits.append(hit)
@@ -209,7 +215,7 @@ class Master(Actor):
             complete=listing.is_complete,
             sufficient=listing.is_sufficient,
             coverage=listing.coverage,
-            nodes=listing.lines,
+            nodes=_flagged(listing.lines, refused) if refused else listing.lines,
             master=self.bus.name,
             took_us=self.bus.clock.now_us() - began_us,
         )
@@ -469,6 +475,22 @@ def _ranked(
         also=tuple(_source(replies[r], h) for r, h in one.also) if one.also else (),
         explain=explain(one.reply, one.hit) if explain is not None else None,
     )
+
+
+def _bytes_max(hit: WireRankedHit) -> int:
+    """Return what a hit takes in an answer at most; one character of text is at most six bytes of JSON."""
+    size = len(hit.doc) + 6 * len(hit.id) + HIT_BYTES
+    for source in hit.also:
+        size += 6 * (len(source.id) + len(source.url or "")) + HIT_BYTES
+    return size
+
+
+def _flagged(lines: Sequence[WireLine], nodes: set[str]) -> list[WireLine]:
+    """Return the lines, those of the nodes of which a document was not passed on with a flag that says so."""
+    return [
+        msgspec.structs.replace(line, flags=(*line.flags, "document_refused")) if line.node in nodes else line
+        for line in lines
+    ]
 
 
 def _source(reply: NodeReply, hit: int) -> WireSource:

@@ -225,7 +225,8 @@ class Bus:
         self.bounds = bounds or Bounds()
         self.counters = Counters()
         self.inbox = subjects.inbox(name, session)
-        self.inbox_dot = self.inbox + "."
+        # a corner of its own: nats-py's requests and watches use the same inbox, and their answers are no strays
+        self.inbox_dot = self.inbox + ".r."
         self._waiting: dict[str, tuple[Gather, int]] = {}
         self._late: OrderedDict[str, None] = OrderedDict()
         self._entropy = ""
