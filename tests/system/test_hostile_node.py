@@ -286,7 +286,7 @@ async def test_answers_as_large_as_can_be_still_make_a_page(world: World) -> Non
 
     def huge(ask: dict[str, Any]) -> bytes:
         # ids of control characters are six bytes each in JSON, and the whole reply is as large as the server takes
-        hits = [hit(id="\x01" * 500 + f"{at:04}", doc={"title": title, "unknown": "x" * 5_500}) for at in range(100)]
+        hits = [hit(id="\x01" * 500 + f"{at:04}", doc={"title": title, "unknown": "x" * 5_600}) for at in range(100)]
         data = reply(ask, *hits)
         assert 1_000_000 < len(data) < 1024 * 1024
         return data
