@@ -1,0 +1,219 @@
+"""Real processes that die, freeze and come back in mid-search: every answer is partial, honest and on time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from antiphon import Client, SearchAnswer
+from antiphon.bus.protocol import Delivery
+from antiphon.errors import AntiphonError
+from fabrics import NatsFabric, until
+from fleet import Fleet, fleet_on, found
+
+NODE = """
+import asyncio, sys
+import nats
+from antiphon import Hit, Node
+
+name, instance, url, prefix = sys.argv[1:]
+node = Node(name, instance=instance)
+
+@node.search
+async def search(query):
+    if "hold" in query.text:
+        await signal.publish(f"test.holding.{name}.{instance}", b"")
+        await signal.flush()
+        await asyncio.sleep(3600)
+    return [Hit(id=instance, title=f"whale of {instance}")]
+
+async def main():
+    global signal
+    from antiphon.bus.connect import connect
+    signal = await nats.connect(url)
+    await node.start(bus=await connect(name, nats=url, prefix=prefix))
+    await node.joined()
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+class Processes:
+    """Node processes, each ended with the test."""
+
+    def __init__(self, fabric: NatsFabric) -> None:
+        self.fabric = fabric
+        self.stack = ExitStack()
+
+    def start(self, name: str, instance: str) -> subprocess.Popen[bytes]:
+        """Start a node as a program of its own."""
+        words = [sys.executable, "-c", NODE, name, instance, self.fabric.url, self.fabric.prefix]
+        process = subprocess.Popen(words)
+        self.stack.callback(process.wait)
+        self.stack.callback(process.kill)
+        return process
+
+
+@pytest.fixture
+async def fleet(nats_fabric: NatsFabric) -> AsyncIterator[Fleet]:
+    async with fleet_on(nats_fabric, heartbeat_ms=100, misses_max=3) as started:
+        yield started
+
+
+@pytest.fixture
+def processes(nats_fabric: NatsFabric) -> Iterator[Processes]:
+    started = Processes(nats_fabric)
+    with started.stack:
+        yield started
+
+
+async def held(client: Client) -> list[str]:
+    """Return a list that fills with the lanes on which a question is being held."""
+    holding: list[str] = []
+
+    async def hear(delivery: Delivery) -> None:
+        holding.append(delivery.subject.removeprefix("test.holding."))
+
+    await client.bus.transport.subscribe("test.holding.>", hear)
+    await client.bus.transport.flush()
+    return holding
+
+
+async def wait_for_nodes(fleet: Fleet, client: Client, count: int) -> None:
+    """Return when so many instances are active."""
+    async with asyncio.timeout(30):
+        while sum(e.status == "active" for node in await client.nodes() for e in node.instances) != count:  # noqa: ASYNC110 - the registry sends facts, and a listing is what an operator sees
+            await asyncio.sleep(0.01)
+
+
+def lines(answer: SearchAnswer) -> dict[str, tuple[str, str | None]]:
+    return {line.node: (line.outcome.value, line.code) for line in answer.nodes}
+
+
+async def test_a_node_killed_in_mid_search_leaves_a_partial_honest_answer_on_time(
+    fleet: Fleet, processes: Processes
+) -> None:
+    await fleet.master()
+    await fleet.node("blog", found("whale songs"))
+    process = processes.start("shop", "one")
+    client = await fleet.client()
+    holding = await held(client)
+    await wait_for_nodes(fleet, client, 2)
+    began = time.perf_counter()
+    asked = asyncio.ensure_future(client.search("hold whales", deadline_ms=1_000, required=["blog"]))
+    await until(lambda: holding == ["shop.one"])
+    process.kill()
+    answer = await asked
+    took = time.perf_counter() - began
+    assert 0.5 < took < 1.3, "the deadline is kept"
+    assert lines(answer) == {"blog": ("answered", None), "shop": ("timed_out", "out_of_budget")}
+    assert (answer.complete, answer.sufficient) == (False, True)
+    assert [hit.title for hit in answer.hits] == ["whale songs"]
+    process.wait()
+    # the server knows that nobody listens any more: the next answer does not wait
+    again = await client.search("whales", deadline_ms=10_000)
+    assert lines(again)["shop"] in {("failed", "no_responders"), ("skipped_open", "down")}
+    assert again.took_us < 1_000_000
+
+
+async def test_with_a_second_instance_only_the_question_in_flight_suffers(fleet: Fleet, processes: Processes) -> None:
+    await fleet.master()
+    doomed = processes.start("shop", "one")
+    processes.start("shop", "two")
+    client = await fleet.client()
+    holding = await held(client)
+    await wait_for_nodes(fleet, client, 2)
+    while True:
+        asked = asyncio.ensure_future(client.search("hold whales", deadline_ms=500))
+        await until(lambda: holding)
+        if holding == ["shop.one"]:
+            break
+        await asked
+        holding.clear()
+    doomed.kill()
+    doomed.wait()
+    others = await asyncio.gather(*(client.search("whales", deadline_ms=5_000) for _ in range(20)))
+    assert all(answer.complete for answer in others)
+    assert {hit.title for answer in others for hit in answer.hits} == {"whale of two"}
+    assert lines(await asked) == {"shop": ("timed_out", "out_of_budget")}
+
+
+async def test_a_frozen_node_is_waited_for_until_the_deadline_then_skipped_then_back(
+    fleet: Fleet, processes: Processes
+) -> None:
+    role = await fleet.master()
+    await fleet.node("blog", found("whale songs"))
+    process = processes.start("shop", "one")
+    client = await fleet.client()
+    await wait_for_nodes(fleet, client, 2)
+    assert (await client.search("whales")).complete
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        began = time.perf_counter()
+        answer = await client.search("whales", deadline_ms=250)
+        assert time.perf_counter() - began < 0.6
+        assert lines(answer) == {"blog": ("answered", None), "shop": ("timed_out", "out_of_budget")}
+        await until(lambda: role.view.current.nodes["shop"].active == ())
+        answer = await client.search("whales", deadline_ms=10_000)
+        assert lines(answer)["shop"] == ("skipped_open", "down")
+        assert answer.took_us < 1_000_000, "who is down is not waited for"
+        (shop,) = [node for node in await client.nodes() if node.node == "shop"]
+        assert shop.status == "down"
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+    await until(lambda: role.view.current.nodes["shop"].active == ("one",))
+    assert (await client.search("whales")).complete
+    # what it answered too late was dropped and counted
+    await until(lambda: role.bus.counters.late == 1)
+    assert role.bus.counters.strays == 0
+
+
+async def test_a_server_killed_under_load_ends_every_question_by_its_deadline_and_all_comes_back(
+    fleet: Fleet, nats_fabric: NatsFabric
+) -> None:
+    await fleet.master()
+    await fleet.node("blog", found("whale songs"))
+    await fleet.node("shop", found("whale watch"))
+    client = await fleet.client()
+    deadline_ms = 800
+    outcomes: Counter[str] = Counter()
+    longest_ms = 0.0
+    stopped = asyncio.Event()
+
+    async def ask_on() -> None:
+        nonlocal longest_ms
+        while not stopped.is_set():
+            began = time.perf_counter()
+            try:
+                answer = await client.search("whales", deadline_ms=deadline_ms)
+            except AntiphonError as error:
+                outcomes[error.code] += 1
+                await asyncio.sleep(0.01)  # an asker that is refused at once does not spin
+            else:
+                outcomes["complete" if answer.complete else "partial"] += 1
+            longest_ms = max(longest_ms, (time.perf_counter() - began) * 1_000)
+
+    askers = [asyncio.ensure_future(ask_on()) for _ in range(8)]
+    await until(lambda: outcomes["complete"] > 50)
+    await nats_fabric.lose()
+    await until(lambda: outcomes["not_connected"] > 20)
+    await nats_fabric.bring_back()
+    before = outcomes["complete"]
+    await until(lambda: outcomes["complete"] > before + 50, bound_s=20)
+    stopped.set()
+    await asyncio.gather(*askers)
+    assert longest_ms < deadline_ms + 500, outcomes
+    assert set(outcomes) <= {"complete", "partial", "not_connected", "out_of_budget", "no_responders"}, outcomes
+    answer = await client.search("whales")
+    assert answer.complete
+    assert {node.node for node in await client.nodes()} == {"blog", "shop"}
