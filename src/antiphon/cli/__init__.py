@@ -7,11 +7,9 @@ line, never a traceback. `exits.py` has the exit codes.
 from __future__ import annotations
 
 import os
-import pkgutil
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib import import_module
 from typing import Any, cast
 
 from cyclopts import App, CycloptsError, Parameter
@@ -41,8 +39,8 @@ def app() -> App:
         print_error=False,
         exit_on_error=False,
     )
-    for found in pkgutil.iter_modules(commands.__path__):
-        whole.command(import_module(f"{commands.__name__}.{found.name}").command)
+    for command in commands.catalogue():
+        whole.command(command)
     return whole
 
 

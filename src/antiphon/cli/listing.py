@@ -10,6 +10,9 @@ from antiphon.cli.safe import json_text, line
 from antiphon.messages.registry import InstanceLine, NodeEntry, Status
 
 COLUMNS = ("node", "status", "instances", "heard", "in flight", "latency", "topics", "description")
+BESIDE = COLUMNS[:6]
+"""On a terminal topics stand below the description: side by side both would be too narrow to read."""
+NUMBERS = frozenset({"in flight", "latency"})
 STYLES = {Status.ACTIVE: "green", Status.DRAINING: "yellow", Status.DOWN: "red"}
 
 
@@ -63,10 +66,11 @@ def _table(nodes: Sequence[NodeEntry]) -> None:
     from rich.text import Text  # noqa: PLC0415
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in COLUMNS[:-1]:
-        table.add_column(column, no_wrap=column != "topics", justify="right" if column == "latency" else "left")
+    for column in BESIDE:
+        table.add_column(column, no_wrap=True, justify="right" if column in NUMBERS else "left")
     table.add_column(COLUMNS[-1], ratio=1)
     for node in nodes:
-        name, status, *rest = row(node)
-        table.add_row(Text(name, "bold"), Text(status, STYLES[node.status]), *map(Text, rest))
+        name, status, *rest, topics, description = row(node)
+        words = Text.assemble(description, (f"\n{topics}" if topics else "", "dim"))
+        table.add_row(Text(name, "bold"), Text(status, STYLES[node.status]), *map(Text, rest), words)
     Console(highlight=False).print(table)
