@@ -217,3 +217,51 @@ async def test_a_server_killed_under_load_ends_every_question_by_its_deadline_an
     answer = await client.search("whales")
     assert answer.complete
     assert {node.node for node in await client.nodes()} == {"blog", "shop"}
+
+
+async def test_everything_stops_in_time_while_the_server_is_away(nats_fabric: NatsFabric) -> None:
+    async with fleet_on(nats_fabric) as fleet:
+        await fleet.master()
+        await fleet.node("blog", found("whale songs"))
+        client = await fleet.client()
+        assert (await client.search("whales")).complete
+        await nats_fabric.lose()
+        began = time.perf_counter()
+    assert time.perf_counter() - began < 5
+
+
+async def test_a_node_that_starts_before_any_master_joins_when_one_comes(
+    fleet: Fleet, nats_fabric: NatsFabric, processes: Processes
+) -> None:
+    processes.start("shop", "one")
+    client = await fleet.client()
+    role = await fleet.master()
+    async with asyncio.timeout(20):
+        while "shop" not in role.view.current.nodes:
+            await role.view.changed()
+    assert (await client.search("whales")).complete
+
+
+async def test_a_master_that_is_stopped_hands_over_to_the_next_without_a_word_from_the_nodes(fleet: Fleet) -> None:
+    first = await fleet.master("master-1")
+    await fleet.node("blog", found("whale songs"))
+    client = await fleet.client()
+    assert (await client.search("whales")).master == "master-1"
+    await fleet.master("master-2")
+    answers: list[SearchAnswer] = []
+    stopped = asyncio.Event()
+
+    async def ask_on() -> None:
+        while not stopped.is_set():
+            answers.append(await client.search("whales"))
+
+    asking = asyncio.ensure_future(ask_on())
+    await until(lambda: len(answers) > 20)
+    first.supervisor.stop()
+    await until(lambda: not first.bus.transport.is_connected)
+    seen = len(answers)
+    await until(lambda: len(answers) > seen + 20)
+    stopped.set()
+    await asking
+    assert all(answer.complete for answer in answers), "no question was lost"
+    assert {answer.master for answer in answers[seen + 1 :]} == {"master-2"}
