@@ -82,4 +82,4 @@ def fused(name: str, query: Query, replies: Sequence[NodeReply]) -> list[int]:
     """Return the documents of one fused and deduplicated list."""
     question = Question(query.text, query.terms, analyser.default().id)
     scored = methods()[name].fuse(question, replies).scored
-    return [int(replies[one.reply].found.hits[one.hit].id) for one in dedupe(scored, replies)]
+    return [int(replies[reply].found.hits[hit].id) for _, reply, hit in dedupe(scored, replies).scored]

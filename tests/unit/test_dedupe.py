@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 from replies import QUESTION, replies
 
-from antiphon.decide.dedupe import Fused, content_hash, dedupe
+from antiphon.decide.dedupe import Unique, content_hash, dedupe
 from antiphon.decide.fuse import method
 from antiphon.decide.fusing import NodeReply
 from antiphon.messages.wire import WireFound, WireHit
@@ -19,14 +21,25 @@ def hit(name: str, content: str | None = None) -> WireHit:
     return WireHit(id=name, doc=msgspec.Raw(b"{}"), hash=content)
 
 
-def fused(*given_replies: NodeReply) -> list[Fused]:
-    return dedupe(method("round_robin").fuse(QUESTION, given_replies).scored, given_replies)
+class Row(NamedTuple):
+    score: float
+    reply: int
+    hit: int
+    also: tuple[tuple[int, int], ...]
+
+
+def rows(unique: Unique) -> list[Row]:
+    return [Row(*one, tuple(unique.also.get(place, ()))) for place, one in enumerate(unique.scored)]
+
+
+def fused(*given_replies: NodeReply) -> list[Row]:
+    return rows(dedupe(method("round_robin").fuse(QUESTION, given_replies).scored, given_replies))
 
 
 @given(replies(), methods)
 def test_each_content_stands_once_and_every_source_is_kept(given_replies: list[NodeReply], name: str) -> None:
     scored = method(name).fuse(QUESTION, given_replies).scored
-    result = dedupe(scored, given_replies)
+    result = rows(dedupe(scored, given_replies))
     hashes = [given_replies[one.reply].found.hits[one.hit].hash for one in result]
     contents = [content for content in hashes if content]
     assert len(contents) == len(set(contents))
@@ -42,7 +55,7 @@ def test_each_content_stands_once_and_every_source_is_kept(given_replies: list[N
 @given(replies(), methods)
 def test_the_best_copy_stays_with_its_own_score_and_order(given_replies: list[NodeReply], name: str) -> None:
     scored = method(name).fuse(QUESTION, given_replies).scored
-    result = dedupe(scored, given_replies)
+    result = rows(dedupe(scored, given_replies))
     places = {(reply, rank): at for at, (_, reply, rank) in enumerate(scored)}
     at = [places[one.reply, one.hit] for one in result]
     assert at == sorted(at)

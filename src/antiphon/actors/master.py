@@ -18,7 +18,7 @@ import structlog
 from antiphon.bus.bus import Bus, Call
 from antiphon.decide import analyser, fuse
 from antiphon.decide.balance import round_robin
-from antiphon.decide.dedupe import Fused, dedupe
+from antiphon.decide.dedupe import Unique, dedupe
 from antiphon.decide.fusing import Fusing, Fusion, NodeReply, Question
 from antiphon.decide.gather import Ask, Expected, Gathering, Line
 from antiphon.decide.pages import PageBounds, Pages, cursor, parse_cursor
@@ -84,7 +84,7 @@ class Listing:
     ask: SearchAsk
     question: Question
     fusion: Fusion
-    fused: list[Fused]
+    unique: Unique
     payloads: list[tuple[str, bytes]]
     coverage: WireCoverage
     lines: list[WireLine]
@@ -142,7 +142,7 @@ class Master(Actor):
             size = sum(len(data) for _, data in listing.payloads)
             self.pages.keep(listing.token, listing, size, self.bus.clock.now_ms())
         if self.facts.is_on:
-            self._tell_finished(call, len(fusing.scored) - len(listing.fused), answer)
+            self._tell_finished(call, len(fusing.scored) - len(listing.unique.scored), answer)
         return Encoded(encode_wire(answer))
 
     @converses(SearchPage)
@@ -192,10 +192,11 @@ class Master(Actor):
         refused: set[str] = set()
         room = self.limits.answer_bytes_max
         at = offset
-        while at < len(listing.fused) and len(hits) < limit:
-            hit = _ranked(listing.fused[at], at, replies, explain)
+        total = len(listing.unique.scored)
+        while at < total and len(hits) < limit:
+            hit = _ranked(listing.unique, at, replies, explain)
             if hit is None:
-                refused.add(replies[listing.fused[at].reply].node)
+                refused.add(replies[listing.unique.scored[at][1]].node)
             else:
                 room -= _bytes_max(hit)
                 if room < 0 and hits:
@@ -209,9 +210,9 @@ class Master(Actor):
             analyser=listing.question.analyser,
             fusion=listing.fusion.name,
             hits=hits,
-            total=len(listing.fused),
+            total=total,
             offset=offset,
-            next=cursor(self.bus.name, listing.token, at) if listing.ask.paged and at < len(listing.fused) else None,
+            next=cursor(self.bus.name, listing.token, at) if listing.ask.paged and at < total else None,
             complete=listing.is_complete,
             sufficient=listing.is_sufficient,
             coverage=listing.coverage,
@@ -280,7 +281,7 @@ class Search:
     def listing(self) -> tuple[Listing, Fusing]:
         """Fuse what was gathered and remove duplicates."""
         fusing = self.fusion.fuse(self.question, self.replies)
-        fused = dedupe(fusing.scored, self.replies)
+        unique = dedupe(fusing.scored, self.replies)
         for node, flags in fusing.flags.items():
             self.flags[node] = (*self.flags.get(node, ()), *flags)
         gathering = self.gathering
@@ -291,7 +292,7 @@ class Search:
             ask=ask,
             question=self.question,
             fusion=self.fusion,
-            fused=fused,
+            unique=unique,
             payloads=self._payloads,
             coverage=self._coverage(),
             lines=[self._line(line) for line in gathering.lines] + self.fallback_lines,
@@ -457,23 +458,24 @@ class Search:
 
 
 def _ranked(
-    one: Fused, at: int, replies: Sequence[NodeReply], explain: Callable[[int, int], dict[str, Scalar]] | None
+    unique: Unique, at: int, replies: Sequence[NodeReply], explain: Callable[[int, int], dict[str, Scalar]] | None
 ) -> WireRankedHit | None:
     """Return the hit at a place of a list, or None where its document is not a legal one."""
-    reply = replies[one.reply]
-    hit = reply.found.hits[one.hit]
+    score, source, rank = unique.scored[at]
+    reply = replies[source]
+    hit = reply.found.hits[rank]
     if decode_document(hit.doc) is None:
         log.info("search.document_refused", node=reply.node, id=hit.id)
         return None
     return WireRankedHit(
         rank=at + 1,
-        score=one.score,
+        score=score,
         node=reply.node,
         id=hit.id,
         hash=hit.hash,
         doc=hit.doc,
-        also=tuple(_source(replies[r], h) for r, h in one.also) if one.also else (),
-        explain=explain(one.reply, one.hit) if explain is not None else None,
+        also=tuple(_source(replies[r], h) for r, h in unique.also[at]) if at in unique.also else (),
+        explain=explain(source, rank) if explain is not None else None,
     )
 
 

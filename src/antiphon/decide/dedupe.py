@@ -9,29 +9,24 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Sequence
-from itertools import starmap
-
-import msgspec
+from dataclasses import dataclass, field
 
 from antiphon.decide.fusing import NodeReply, Scored
 
 _HASH_BYTES = 16
 
 
-class Fused(msgspec.Struct, gc=False):
-    """One hit of the final list; a struct, because a hundred a search are made.
+@dataclass(frozen=True, slots=True)
+class Unique:
+    """A fused list without duplicates.
 
     Attributes:
-        score: its score, the best among its copies.
-        reply: index of the reply it came with.
-        hit: its index in that reply.
-        also: (reply index, hit index) of its copies from other nodes, best first, one a node.
+        scored: (score, reply index, hit index), best first; the best-scored copy of each content.
+        also: place in `scored` -> (reply index, hit index) of its copies from other nodes, best first, one a node.
     """
 
-    score: float
-    reply: int
-    hit: int
-    also: tuple[tuple[int, int], ...] = ()
+    scored: Scored
+    also: dict[int, list[tuple[int, int]]] = field(default_factory=dict[int, list[tuple[int, int]]])
 
 
 def content_hash(title: str, text: str) -> str:
@@ -40,32 +35,32 @@ def content_hash(title: str, text: str) -> str:
     return hashlib.blake2b(normal.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES).hexdigest()
 
 
-def dedupe(scored: Scored, replies: Sequence[NodeReply]) -> list[Fused]:
+def dedupe(scored: Scored, replies: Sequence[NodeReply]) -> Unique:
     """Return a fused list, best first, with each content once and each node's id once.
 
-    The best-scored copy stays. A copy under another id of the same node is dropped unlisted: a node is one source.
+    The best-scored copy stays. A copy under another id of its own node is dropped and not listed: a node is one source.
     """
     if not _has_copies(replies):
-        return list(starmap(Fused, scored))
-    fused: list[Fused] = []
+        return Unique(scored)
+    unique = Unique([])
     ids: set[tuple[str, str]] = set()
-    holders: dict[str, tuple[Fused, set[str]]] = {}
-    for score, at, rank in scored:
+    holders: dict[str, tuple[int, set[str]]] = {}
+    for one in scored:
+        _, at, rank = one
         node, hit = replies[at].node, replies[at].found.hits[rank]
         if (node, hit.id) in ids:
             continue
         ids.add((node, hit.id))
         if hit.hash and hit.hash in holders:
-            best, nodes = holders[hit.hash]
+            place, nodes = holders[hit.hash]
             if node not in nodes:
                 nodes.add(node)
-                best.also += ((at, rank),)
+                unique.also.setdefault(place, []).append((at, rank))
             continue
-        one = Fused(score, at, rank)
-        fused.append(one)
         if hit.hash:
-            holders[hit.hash] = (one, {node})
-    return fused
+            holders[hit.hash] = (len(unique.scored), {node})
+        unique.scored.append(one)
+    return unique
 
 
 def _has_copies(replies: Sequence[NodeReply]) -> bool:

@@ -10,23 +10,22 @@ replies would cost a third of a search (docs/decisions).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from antiphon.messages.search import Outcome
 
 PENDING = None
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
+class Expected(msgspec.Struct, frozen=True, gc=False):
     """One node of the expected set and its instances in the order to try them; none when all are down."""
 
     node: str
     instances: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True, gc=False):
     """Ask this instance now; asks are numbered in the order in which they are given out."""
 
     at: int
