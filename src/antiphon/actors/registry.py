@@ -7,7 +7,7 @@ first question on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 
 import structlog
@@ -127,7 +127,7 @@ class Registry(Actor):
         return self._bucket
 
     @contextmanager
-    def _writing(self, key: registry.Key) -> Iterator[None]:
+    def _writing(self, key: registry.Key) -> Generator[None]:
         """Tell of a change as ours even when the watch reports it before the write has returned."""
         self._own.add(key)
         try:
