@@ -57,7 +57,7 @@ def test_answered_is_0_and_says_who_did_not_answer(here: Fabric) -> None:
         (("x" * 5_000,), 2, "malformed"),
         (("choir", "--limit", "1000"), 2, "malformed"),
         (("choir", "--limit", "many"), 2, "usage"),
-        (("choir", "--bogus"), 2, "usage"),
+        (("choir", "--bogus"), 2, "no option --bogus"),
         (("choir", "-o", "xml"), 2, "usage"),
         (("choir", "--nodes", "nobody"), 2, "unknown_node"),
         (("choir", "--fusion", "nothing"), 2, "unknown_method"),
@@ -112,6 +112,11 @@ def test_data_is_parseable(here: Fabric) -> None:
     assert [hit["rank"] for hit in lines] == list(range(1, 11))
     rows = list(csv.DictReader(io.StringIO(here.run("search", "choir", "-o", "csv").out)))
     assert [row["title"] for row in rows] == [hit["doc"]["title"] for hit in lines]
+
+
+def test_a_question_without_quotes(here: Fabric) -> None:
+    done = here.run("search", "the", "choir", "-n", "2", "answers", "-o", "json")
+    assert (done.json["query"], len(done.json["hits"])) == ("the choir answers", 2)
 
 
 def test_a_question_from_stdin(here: Fabric) -> None:

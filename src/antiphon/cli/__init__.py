@@ -33,7 +33,7 @@ def app() -> App:
         help_epilogue=EPILOGUE,
         version=_version,
         help_format="plaintext",
-        default_parameter=Parameter(negative=(), show_env_var=False),
+        default_parameter=Parameter(negative=(), show_env_var=False, show_default=_default),
         suppress_keyboard_interrupt=False,
         result_action="return_value",
         print_error=False,
@@ -105,3 +105,8 @@ def _version() -> str:
     from importlib.metadata import version  # noqa: PLC0415 - 40 ms
 
     return version("antiphon")
+
+
+def _default(value: Any) -> Any:
+    """Show a default that says something; `False`, nothing and zero say only that the option is not given."""
+    return str(value) if value else None

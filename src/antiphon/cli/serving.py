@@ -149,6 +149,9 @@ async def _unless(told: asyncio.Event, work: asyncio.Future[None]) -> bool:
 
 def _index(content: Connector, name: str) -> None:
     began = time.monotonic()
-    with progress.shown(name) as report, suppress(Stopping):  # the index was closed: we are told to stop
-        content.open(report)
-        log.info("node.indexed", node=name, took_ms=round((time.monotonic() - began) * 1_000))
+    try:
+        with progress.shown(name) as report:
+            content.open(report)
+    except Stopping:  # the index was closed: the process is told to stop
+        return
+    log.info("node.indexed", node=name, took_ms=round((time.monotonic() - began) * 1_000))

@@ -45,7 +45,7 @@ def footer(answer: SearchAnswer) -> str:
     coverage, missing = answer.coverage, [one for one in answer.nodes if one.outcome in SILENT]
     parts = [f"{coverage.answered}/{coverage.expected} nodes in {duration(answer.took_us)}", _hits(answer)]
     if not coverage.expected:
-        parts[0] = "no node has joined that can search"
+        return "no node has joined that can search: `antiphon node serve folder ./docs` makes one"
     if missing:
         parts.append("no answer: " + ", ".join(f"{one.node} ({_why(one)})" for one in missing))
     parts += [line(reason) for reason in coverage.degraded]

@@ -65,7 +65,7 @@ def _body(hit: RankedHit, terms: Sequence[str], width: int, place: Text | None) 
     if hit.doc.snippet:
         parts.append(_marked(_cut(hit.doc.snippet, terms, width * SNIPPET_LINES_MAX), terms, ""))
     if hit.doc.url:
-        parts.append(Text(line(hit.doc.url), style="dim", overflow="ellipsis", no_wrap=True))
+        parts.append(Text(line(hit.doc.url), style="dim", overflow="fold"))
     if hit.explain:
         parts.append(Text(explained(hit), style="dim italic"))
     return Group(*parts)

@@ -10,7 +10,9 @@ from cyclopts import App, Parameter
 from antiphon.cli.options import LogLevel, demo_data_dir
 
 command = App(
-    name="demo", help="See a real federated search: a server, a master and five nodes over Python's documentation."
+    name="demo",
+    usage="Usage: antiphon demo [OPTIONS] [QUERY]",
+    help="See a real federated search: a server, a master and five nodes over Python's documentation.",
 )
 
 
@@ -38,6 +40,7 @@ def demo(
     """
     from antiphon import logs  # noqa: PLC0415 - not for --help
     from antiphon.bus.home import prepare, running  # noqa: PLC0415
+    from antiphon.cli import say  # noqa: PLC0415 - it imports this
     from antiphon.cli.demo.content import PARTS, QUESTIONS  # noqa: PLC0415
     from antiphon.cli.demo.fleet import Fleet  # noqa: PLC0415
     from antiphon.cli.demo.timing import Timing  # noqa: PLC0415
@@ -49,6 +52,8 @@ def demo(
         raise AlreadyRunning(
             f'it runs already, process {note.pid} at {note.url}: ask it with `antiphon search "..."{option}`'
         )
+    if output == "table":
+        say("Antiphon: starting a nats-server, a master and five node processes")
     log_file = home / "demo.log"
     timing = Timing()
     with log_file.open("w", encoding="utf-8", buffering=1) as stream:

@@ -12,7 +12,11 @@ from antiphon.cli.options import Connection, listed
 if TYPE_CHECKING:
     from antiphon.messages.search import SearchAnswer
 
-command = App(name="search", help="Ask all nodes one question and see one ranked answer.")
+command = App(
+    name="search",
+    help="Ask all nodes one question and see one ranked answer.",
+    usage="Usage: antiphon search [OPTIONS] QUERY",
+)
 
 Output = Literal["table", "json", "jsonl", "csv"]
 NEEDS = Group("What must answer", sort_key=80)
@@ -22,8 +26,7 @@ STDIN_BYTES_MAX = 65_536
 
 @command.default
 def search(
-    query: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,  # for the one hyphen of stdin
-    *,
+    *query: Annotated[str, Parameter(allow_leading_hyphen=True)],  # for the one hyphen of stdin
     limit: Annotated[int, Parameter(name=["--limit", "-n"])] = 10,
     nodes: tuple[str, ...] = (),
     output: Annotated[Output, Parameter(name=["--output", "-o"])] = "table",
@@ -42,7 +45,7 @@ def search(
     5 no answer by the deadline, 7 no connection.
 
     Args:
-        query: the question; - reads it from stdin.
+        query: the question, in quotes or not; - reads it from stdin.
         limit: hits on a page, 1 to 100.
         nodes: ask only these, separated by commas; default: every node that can search.
         output: how to write the answer to stdout.
@@ -84,15 +87,16 @@ def search(
     return exits.of_answer(answer)
 
 
-def _question(query: str | None, cursor: str | None) -> str:
+def _question(words: tuple[str, ...], cursor: str | None) -> str:
     from antiphon.errors import Malformed  # noqa: PLC0415 - not for --help
 
-    if (query is None) == (cursor is None):
+    if bool(words) == (cursor is not None):
         raise Malformed("give a question, or --cursor and no question")
-    if query != "-":
-        if query is not None and query.startswith("-") and " " not in query:
-            raise Malformed(f"unknown option {query}")
-        return query or ""
+    for word in words:
+        if word.startswith("-") and word != "-" and " " not in word:
+            raise Malformed(f"there is no option {word}")
+    if words != ("-",):
+        return " ".join(words)
     try:
         return sys.stdin.buffer.read(STDIN_BYTES_MAX).decode("utf-8")
     except UnicodeDecodeError as error:

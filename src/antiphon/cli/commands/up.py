@@ -22,7 +22,7 @@ def up(*, at: Connection = Connection()) -> None:  # noqa: B008 - frozen
     With --nats or --context it starts no server: a master joins the one that is named. Ctrl-C or SIGTERM stops
     everything cleanly, with exit code 0. A second `up` on the same data directory says so and exits with 6.
     """
-    at.configure_logs("info" if not sys.stdout.isatty() else "warning")
+    at.configure_logs("info")
     from antiphon import app  # noqa: PLC0415 - not for --help
     from antiphon.runtime.loop import run  # noqa: PLC0415
     from antiphon.settings import Settings  # noqa: PLC0415

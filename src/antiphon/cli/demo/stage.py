@@ -90,6 +90,7 @@ class Stage:
             if "indexed" not in self.timing.marks and all(one.indexed_ms is not None for one in self.fleet.processes):
                 self.timing.mark("indexed")
 
+        progress.draw()
         self.fleet.changed = changed
         self.fleet.invite(url)
         try:

@@ -1,0 +1,98 @@
+"""Logs: JSON lines off a terminal, readable ones on it; nothing forged, no local variables, libraries included."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from antiphon import logs
+from antiphon.cli.safe import json_text, line
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def as_it_was() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def fail(text: str) -> None:
+    password = "hunter" + "2"
+    raise ValueError(f"{text} of {len(password)}")
+
+
+def write(stream: io.StringIO) -> list[str]:
+    logs.configure("info", stream=stream)
+    log = structlog.get_logger("test")
+    log.debug("not.seen")
+    log.info("some.event", name="a\x1b[31m\nlevel=error forged \x9b \u202e \ud800", count=3, big=2**70)
+    try:
+        fail("a\x1b]0;x\x07")
+    except ValueError:
+        log.exception("it.failed", node="blog")
+    logging.getLogger("nats.aio.client").error("nats: %s", "lost\r\n")
+    return stream.getvalue().splitlines()
+
+
+def test_json_lines_off_a_terminal() -> None:
+    lines = write(io.StringIO())
+    assert all(text.isascii() and text.isprintable() for text in lines)
+    first, second, third = map(json.loads, lines)
+    assert (first["event"], first["level"], first["count"]) == ("some.event", "info", 3)
+    assert second["exception"][0]["exc_type"] == "ValueError"
+    assert "hunter2" not in lines[1]
+    assert (third["event"], third["logger"]) == ("nats: lost\r\n", "nats.aio.client")
+
+
+@pytest.mark.parametrize("no_colour", ["", "1"])
+def test_readable_lines_on_a_terminal(monkeypatch: pytest.MonkeyPatch, no_colour: str) -> None:
+    monkeypatch.setenv("NO_COLOR", no_colour)
+    monkeypatch.setenv("TERM", "xterm")
+    text = "\n".join(write(Terminal()))
+    assert ("\x1b[" in text) == (not no_colour)
+    for harmful in ("\x1b[31m\n", "\x1b]", "\x07", "\x9b", "\u202e"):
+        assert harmful not in text
+    assert "level=error forged" in text.splitlines()[0], "one event is one line"
+    assert "ValueError: a\\u001b]0;x\\u0007 of 7" in text
+    assert "hunter2" not in text
+
+
+def test_a_level_that_is_none() -> None:
+    with pytest.raises(ValueError, match="none of debug, info"):
+        logs.configure("loud")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain text", "plain text"),
+        ("a\r\n b\t c", "a b c"),
+        ("\x1b[2J\x07", "␛[2J␇"),
+        ("\x7f\x9b31m", "␡\ufffd31m"),
+        ("abc\u202edef\u2066", "abc\ufffddef\ufffd"),
+        ("naïve 検索 👩\u200d🚀", "naïve 検索 👩\u200d🚀"),
+        ("\ud800", "\ufffd"),
+    ],
+)
+def test_lines_are_harmless(text: str, shown: str) -> None:
+    assert line(text) == shown
+    assert line(shown) == shown
+
+
+def test_json_is_harmless_and_means_the_same() -> None:
+    text = json.dumps("é \x7f \x9b \u202e ok", ensure_ascii=False)
+    assert json.loads(json_text(text)) == json.loads(text)
+    assert not {"\x7f", "\x9b", "\u202e"} & set(json_text(text))
