@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 
 import pytest
 
-from antiphon.bus.protocol import Delivery
+from antiphon.bus.protocol import Bucket, Delivery, Entry
 from antiphon.errors import NoResponders
 from antiphon.messages.registry import NodeList
 from fabrics import Buses, NatsFabric, until
@@ -106,3 +107,25 @@ async def test_a_flush_does_not_return_before_the_server_has_seen_a_subscription
         async with asyncio.timeout(5):
             await heard.wait()
         await subscription.drain()
+
+
+async def test_a_bucket_is_made_again_when_the_server_comes_back_without_its_data(nats_fabric: NatsFabric) -> None:
+    buses = Buses(nats_fabric)
+    bus = await buses.open("master")
+    hold = await bus.transport.key_value(Bucket("test-lost", "a test", value_bytes_max=1_024, bytes_max=65_536))
+    await hold.put("a", b"1")
+    state: dict[str, bytes | None] = {}
+
+    def changed(entry: Entry) -> None:
+        state[entry.key] = entry.value
+
+    await hold.watch(changed)
+    assert state == {"a": b"1"}
+    await nats_fabric.lose()
+    assert nats_fabric.server is not None
+    shutil.rmtree(nats_fabric.server.data)
+    await nats_fabric.bring_back()
+    await until(lambda: state == {"a": None})
+    await hold.put("b", b"2")
+    await until(lambda: state == {"a": None, "b": b"2"})
+    await buses.close()

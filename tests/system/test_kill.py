@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 from antiphon import Client, SearchAnswer
 from antiphon.bus.protocol import Delivery
 from antiphon.errors import AntiphonError
+from antiphon.responder import NodeBounds
 from fabrics import NatsFabric, until
 from fleet import Fleet, fleet_on, found
 
@@ -265,3 +267,21 @@ async def test_a_master_that_is_stopped_hands_over_to_the_next_without_a_word_fr
     await asking
     assert all(answer.complete for answer in answers), "no question was lost"
     assert {answer.master for answer in answers[seen + 1 :]} == {"master-2"}
+
+
+async def test_nodes_come_back_even_when_the_server_lost_its_data(fleet: Fleet, nats_fabric: NatsFabric) -> None:
+    bounds = NodeBounds(rejoin_ms=500)
+    await fleet.master()
+    await fleet.node("blog", found("whale songs"), bounds=bounds)
+    await fleet.node("shop", found("whale watch"), bounds=bounds)
+    client = await fleet.client()
+    assert (await client.search("whales")).coverage.expected == 2
+    await nats_fabric.lose()
+    assert nats_fabric.server is not None
+    shutil.rmtree(nats_fabric.server.data)
+    await nats_fabric.bring_back()
+    later = await fleet.master("master-2")
+    # what only the new bucket can tell: a master that has never seen them knows them
+    await until(lambda: set(later.view.current.nodes) == {"blog", "shop"})
+    answer = await client.search("whales")
+    assert (answer.complete, answer.coverage.expected) == (True, 2)

@@ -7,7 +7,7 @@ that waits in a buffer is answered after its asker has gone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, cast
 
@@ -17,7 +17,6 @@ import nats.js.errors
 import structlog
 from nats.aio.client import PING_PROTO, Client
 from nats.js import api
-from nats.js.client import JetStreamContext
 from nats.js.kv import KeyValue as NatsBucket
 
 from antiphon.bus.endpoint import Endpoint
@@ -153,9 +152,13 @@ class NatsTransport:
             deny_delete=True,
             deny_purge=True,
         )
-        try:
+
+        async def ensure() -> None:
             await js.add_stream(config)
-            opened = NatsKeyValue(self, js, await js.key_value(bucket.name))
+
+        try:
+            await ensure()
+            opened = NatsKeyValue(self, await js.key_value(bucket.name), ensure)
         except nats.js.errors.NotFoundError as error:
             raise NotConnected("the NATS server has no JetStream: start it with -js") from error
         except (nats.errors.Error, TimeoutError) as error:
@@ -225,9 +228,9 @@ def credentials(endpoint: Endpoint) -> dict[str, Any]:
 class NatsKeyValue:
     """One connection's hold of a JetStream bucket."""
 
-    def __init__(self, transport: NatsTransport, js: JetStreamContext, bucket: NatsBucket) -> None:
+    def __init__(self, transport: NatsTransport, bucket: NatsBucket, ensure: Callable[[], Awaitable[None]]) -> None:
         self._transport = transport
-        self._js = js
+        self._ensure = ensure
         self.bucket = bucket
 
     async def get(self, key: str) -> Entry | None:
@@ -271,7 +274,7 @@ class NatsKeyValue:
 
     async def watch(self, changed: Callable[[Entry], None]) -> NatsWatch:
         """Report every key now in the bucket, return, and report every change from then on."""
-        watch = NatsWatch(self.bucket, changed)
+        watch = NatsWatch(self.bucket, changed, self._ensure)
         self._transport.watching(watch)
         self._transport.on_reconnect(watch.begin_again)
         await watch.start()
@@ -281,8 +284,11 @@ class NatsKeyValue:
 class NatsWatch:
     """A running watch; after a reconnect the server's consumer may be gone, so it starts over and compares."""
 
-    def __init__(self, bucket: NatsBucket, changed: Callable[[Entry], None]) -> None:
+    def __init__(
+        self, bucket: NatsBucket, changed: Callable[[Entry], None], ensure: Callable[[], Awaitable[None]]
+    ) -> None:
         self._bucket = bucket
+        self._ensure = ensure
         self._changed = changed
         self._known: dict[str, int] = {}
         self._complete = asyncio.Event()
@@ -327,6 +333,8 @@ class NatsWatch:
                 await asyncio.sleep(RECONNECT_WAIT_S)
 
     async def _follow(self) -> None:
+        # a server that came back may have lost its data
+        await self._ensure()
         watcher = await self._bucket.watchall()
         try:
             seen: set[str] = set()

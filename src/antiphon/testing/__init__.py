@@ -1,4 +1,4 @@
-"""A testing kit for programs on Antiphon: a bus in memory, and virtual time, in which an hour passes in milliseconds."""
+"""A testing kit for programs on Antiphon: a bus in memory, and virtual time, in which an hour takes milliseconds."""
 
 from antiphon.bus.memory import MemoryServer
 from antiphon.clock import VirtualClock
