@@ -13,9 +13,10 @@ import orjson
 import pytest
 
 from antiphon import Client, SearchAnswer
+from antiphon.actors.registry import INSTANCES_MAX
 from antiphon.bus.bus import Bus
 from antiphon.bus.protocol import Delivery
-from antiphon.errors import AntiphonError, Malformed, Oversize
+from antiphon.errors import AntiphonError, Malformed, Overloaded, Oversize
 from antiphon.messages.lane import NodeSearch
 from antiphon.messages.registry import HeartBeaten, NodeJoin, NodeLeave
 from antiphon.messages.search import SearchAsk
@@ -323,6 +324,20 @@ async def test_a_node_cannot_speak_for_another_or_end_its_place(world: World) ->
     await world.hostile.bus.ask(NodeLeave(instance="one"))
     await world.search()
     assert {node.node for node in await world.client.nodes()} == {"blog", "shop", "evil"}
+
+
+async def test_a_node_that_joins_under_ever_new_names_is_refused_at_a_bound(world: World) -> None:
+    bus = world.hostile.bus
+    for at in range(1, INSTANCES_MAX):
+        await bus.ask(NodeJoin(instance=f"i{at}", capabilities=("search",)))
+    with pytest.raises(Overloaded) as caught:
+        await bus.ask(NodeJoin(instance="one-more", capabilities=("search",)))
+    assert caught.value.retry_after_ms == 900_000
+    await bus.ask(NodeJoin(instance="evil", capabilities=("search",), version="2"))  # who is in may say so again
+    await bus.ask(NodeLeave(instance="i1"))
+    await bus.ask(NodeJoin(instance="one-more", capabilities=("search",)))
+    answer = await world.search()
+    assert answer.took_us < 3_000_000, "a node of which almost nobody listens costs time, and that is bounded"
 
 
 # -- bad asks

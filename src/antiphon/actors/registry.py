@@ -18,7 +18,7 @@ from antiphon.bus.bus import Bus, Call, encode
 from antiphon.bus.protocol import Entry, KeyValue, Watch
 from antiphon.decide import registry
 from antiphon.decide.registry import Change, Patience, RegistryView
-from antiphon.errors import NotConnected, UnknownVersion
+from antiphon.errors import NotConnected, Overloaded, UnknownVersion
 from antiphon.messages.base import Acknowledged
 from antiphon.messages.facts import InstanceChanged
 from antiphon.messages.registry import (
@@ -37,6 +37,8 @@ from antiphon.runtime.views import View
 log = structlog.get_logger("antiphon.registry")
 
 PROTOCOL = "1"
+INSTANCES_MAX = 256
+"""Instances of one node; a program that joins under a new name each time must not fill the bucket."""
 
 
 class Registry(Actor):
@@ -83,6 +85,9 @@ class Registry(Actor):
             raise UnknownVersion(f"protocol {card.protocol!r}; this registry speaks {PROTOCOL}")
         key = (call.caller, card.instance)
         known = self._state.get(key)
+        if known is None and sum(node == call.caller for node, _ in self._state) >= INSTANCES_MAX:
+            text = f"{INSTANCES_MAX} instances of {call.caller} are registered; the silent ones are forgotten in time"
+            raise Overloaded(text, retry_after_ms=self.patience.forget_ms)
         joined_at = known.record.joined_at_ms if known is not None else self.bus.clock.wall_ms()
         record = NodeRecord(node=call.caller, joined_at_ms=joined_at, **card.model_dump())
         if known is None or known.record != record:
