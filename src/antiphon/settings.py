@@ -63,9 +63,8 @@ class Settings(BaseSettings):
         try:
             return cls()
         except ValidationError as error:
-            raise InvalidSetting(
-                f"environment: ANTIPHON_{first_reason(error).upper()[:1]}{first_reason(error)[1:]}"
-            ) from None
+            name, _, reason = first_reason(error).partition(":")
+            raise InvalidSetting(f"environment: ANTIPHON_{name.upper()}:{reason}") from None
 
     def bus(self) -> Bounds:
         """Return the bus's limits."""

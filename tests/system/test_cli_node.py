@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from cli_process import BOUND_S, Fabric, fabric, until
+
+from antiphon.cli.serving import Card, follow, make
+from antiphon.connectors.folder import Folder
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +83,28 @@ def test_a_node_without_a_server_says_so(here: Fabric, tmp_path: Path) -> None:
     done = here.run("node", "serve", "folder", str(tmp_path), "--nats", "nats://127.0.0.1:1")
     assert done.code == 7
     assert "not_connected" in done.err
+
+
+async def test_a_follower_that_crashes_is_started_again_and_again_then_seen(
+    nats_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "one.md").write_text("# One\n\nOnly one.\n", encoding="utf-8")
+    content = Folder(tmp_path)
+    content.open()
+    crashes = 0
+
+    async def watch(_self: Folder, changed: Callable[[str], None]) -> None:
+        nonlocal crashes
+        crashes += 1
+        raise OSError("the watch is lost")
+
+    monkeypatch.setattr(Folder, "watch", watch)
+    node = make(content, Card("crashing"))
+    await node.start(nats_server)
+    try:
+        with pytest.raises(OSError, match="the watch is lost"):
+            await asyncio.wait_for(follow(node, content, asyncio.Event()), BOUND_S)
+    finally:
+        await node.stop()
+        content.close()
+    assert crashes > 1

@@ -54,6 +54,8 @@ def test_answered_is_0_and_says_who_did_not_answer(here: Fabric) -> None:
         ((), 2, "malformed"),
         (("",), 2, "malformed"),
         (("x\x1b",), 2, "control character"),
+        (("\udcff",), 2, "unicode"),
+        (("choir", "--deadline", "0"), 5, "out_of_budget"),
         (("x" * 5_000,), 2, "malformed"),
         (("choir", "--limit", "1000"), 2, "malformed"),
         (("choir", "--limit", "many"), 2, "usage"),
@@ -185,6 +187,19 @@ def test_a_closed_pipe_is_quiet(here: Fabric) -> None:
     assert done.returncode in (0, 141)
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "said"),
+    [(">&-", 0, "nodes in"), ("2>&-", 0, ""), ("<&- >/dev/null", 0, "nodes in"), (">/dev/full", 1, "No space left")],
+)
+def test_streams_that_cannot_be_written(here: Fabric, redirection: str, code: int, said: str) -> None:
+    command = " ".join([*ANTIPHON, "search", "choir", redirection])
+    done = subprocess.run(
+        ["bash", "-c", command], env=here.environment, capture_output=True, text=True, timeout=BOUND_S, check=False
+    )
+    assert (done.returncode, said in done.stderr) == (code, True), done
+    assert "Traceback" not in done.stderr
 
 
 def test_ctrl_c_is_quiet(tmp_path: Path) -> None:

@@ -67,3 +67,9 @@ def test_a_second_master_takes_over(here: Fabric, tmp_path: Path) -> None:
     until(seen)
     assert masters == {"master", "master-two"}
     assert here.run("run", "master", "--name", "blog").code == 2
+
+
+def test_a_setting_without_meaning(here: Fabric) -> None:
+    done = here.run("up", environment={"ANTIPHON_HEARTBEAT_MS": "often"})
+    assert done.code == 2
+    assert "ANTIPHON_HEARTBEAT_MS: " in done.err

@@ -6,6 +6,7 @@ line, never a traceback. `exits.py` has the exit codes.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ EPILOGUE = (
     "Start with `antiphon demo`. Exit codes: 0 done, 1 failed, 2 usage, 3 partial, 4 nobody answered, 5 deadline, "
     "6 already running, 7 no connection."
 )
+
+CANNOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 __all__ = ["Exit", "app", "main", "run"]
 
@@ -46,6 +49,7 @@ def app() -> App:
 
 def main() -> None:
     """Run the command line of this process and end it."""
+    _open_closed_streams()
     with suppress(AttributeError):  # a stream that a program has put in the place of stdout
         cast("Any", sys.stdout).reconfigure(errors="replace")
     sys.exit(run(sys.argv[1:]))
@@ -62,7 +66,23 @@ def run(words: Sequence[str]) -> int:
         # Python flushes stdout once more at its end, and would complain there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.PIPE_CLOSED
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        say(f"antiphon: output: {error.strerror}")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FAILED
     return code
+
+
+def _open_closed_streams() -> None:
+    """Open what the caller has closed (`>&-`), or the first socket would become our stdout."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8"))
 
 
 def _called(words: Sequence[str]) -> int:
