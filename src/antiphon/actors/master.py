@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import msgspec
 import orjson
 import structlog
 
 from antiphon.bus.bus import Bus, Call
 from antiphon.decide import analyser, fuse
 from antiphon.decide.balance import round_robin
+from antiphon.decide.cut import cut, flagged
 from antiphon.decide.dedupe import Unique, dedupe
 from antiphon.decide.fusing import Fusing, Fusion, NodeReply, Question
 from antiphon.decide.gather import Ask, Expected, Gathering, Line
@@ -25,7 +25,6 @@ from antiphon.decide.pages import PageBounds, Pages, cursor, parse_cursor
 from antiphon.decide.registry import RegistryView
 from antiphon.decide.select import Requirement, select
 from antiphon.errors import AntiphonError, CursorExpired, NoResponders, NotConnected, OutOfBudget, Stopping
-from antiphon.messages.base import Scalar
 from antiphon.messages.facts import SearchFinished
 from antiphon.messages.lane import NodeSearch
 from antiphon.messages.search import Outcome, SearchAnswer, SearchAsk, SearchPage
@@ -34,9 +33,6 @@ from antiphon.messages.wire import (
     WireCoverage,
     WireFinished,
     WireLine,
-    WireRankedHit,
-    WireSource,
-    decode_document,
     decode_found,
     encode_wire,
 )
@@ -47,8 +43,6 @@ from antiphon.runtime.views import View
 
 log = structlog.get_logger("antiphon.master")
 
-HIT_BYTES = 800
-"""Of a hit in an answer besides its document and id: names, numbers, hash and explanation."""
 UNDELIVERED = (NoResponders, NotConnected, Stopping)
 """Errors that say that no handler has begun: the next instance may be asked without doing anything twice."""
 
@@ -188,35 +182,30 @@ class Master(Actor):
     ) -> WireAnswer:
         """Return one page of a list; hits are explained where the question wants it."""
         explain = fusing.explain if fusing is not None and listing.ask.explain else None
-        hits: list[WireRankedHit] = []
-        refused: set[str] = set()
-        room = self.limits.answer_bytes_max
-        at = offset
+        page = cut(
+            listing.unique,
+            replies,
+            explain,
+            offset=offset,
+            limit=limit,
+            bytes_max=self.limits.answer_bytes_max,
+        )
         total = len(listing.unique.scored)
-        while at < total and len(hits) < limit:
-            hit = _ranked(listing.unique, at, replies, explain)
-            if hit is None:
-                refused.add(replies[listing.unique.scored[at][1]].node)
-            else:
-                room -= _bytes_max(hit)
-                if room < 0 and hits:
-                    break
-                hits.append(hit)
-            at += 1
+        is_more = listing.ask.paged and page.end < total
         return WireAnswer(
             request=listing.request,
             query=listing.question.text,
             terms=listing.question.terms,
             analyser=listing.question.analyser,
             fusion=listing.fusion.name,
-            hits=hits,
+            hits=page.hits,
             total=total,
             offset=offset,
-            next=cursor(self.bus.name, listing.token, at) if listing.ask.paged and at < total else None,
+            next=cursor(self.bus.name, listing.token, page.end) if is_more else None,
             complete=listing.is_complete,
             sufficient=listing.is_sufficient,
             coverage=listing.coverage,
-            nodes=_flagged(listing.lines, refused) if refused else listing.lines,
+            nodes=flagged(listing.lines, page.refused),
             master=self.bus.name,
             took_us=self.bus.clock.now_us() - began_us,
         )
@@ -455,47 +444,3 @@ class Search:
             attempts=line.attempts,
             flags=self.flags.get(line.node, ()),
         )
-
-
-def _ranked(
-    unique: Unique, at: int, replies: Sequence[NodeReply], explain: Callable[[int, int], dict[str, Scalar]] | None
-) -> WireRankedHit | None:
-    """Return the hit at a place of a list, or None where its document is not a legal one."""
-    score, source, rank = unique.scored[at]
-    reply = replies[source]
-    hit = reply.found.hits[rank]
-    if decode_document(hit.doc) is None:
-        log.info("search.document_refused", node=reply.node, id=hit.id)
-        return None
-    return WireRankedHit(
-        rank=at + 1,
-        score=score,
-        node=reply.node,
-        id=hit.id,
-        hash=hit.hash,
-        doc=hit.doc,
-        also=tuple(_source(replies[r], h) for r, h in unique.also[at]) if at in unique.also else (),
-        explain=explain(source, rank) if explain is not None else None,
-    )
-
-
-def _bytes_max(hit: WireRankedHit) -> int:
-    """Return what a hit takes in an answer at most; one character of text is at most six bytes of JSON."""
-    size = len(hit.doc) + 6 * len(hit.id) + HIT_BYTES
-    for source in hit.also:
-        size += 6 * (len(source.id) + len(source.url or "")) + HIT_BYTES
-    return size
-
-
-def _flagged(lines: Sequence[WireLine], nodes: set[str]) -> list[WireLine]:
-    """Return the lines, those of the nodes of which a document was not passed on with a flag that says so."""
-    return [
-        msgspec.structs.replace(line, flags=(*line.flags, "document_refused")) if line.node in nodes else line
-        for line in lines
-    ]
-
-
-def _source(reply: NodeReply, hit: int) -> WireSource:
-    found = reply.found.hits[hit]
-    document = decode_document(found.doc)
-    return WireSource(reply.node, found.id, document.url if document is not None else None)
