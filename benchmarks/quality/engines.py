@@ -12,8 +12,8 @@ from math import log
 import msgspec
 
 from antiphon.decide import analyser
-from antiphon.decide.evidence import K1, B
 from antiphon.decide.fusing import NodeReply
+from antiphon.decide.totals import K1, B
 from antiphon.messages.wire import WireFound, WireHit, WireStatistics
 from benchmarks.quality.corpus import Doc, Query
 

@@ -40,6 +40,7 @@ from antiphon.messages.lane import NodeSearch
 from antiphon.messages.registry import NodeJoin
 from antiphon.responder import NodeBounds, Responder, SearchHandler
 from antiphon.runtime.discovery import Discovery
+from antiphon.runtime.loop import run
 from antiphon.runtime.supervisor import Supervisor
 
 log = structlog.get_logger("antiphon.node")
@@ -54,6 +55,7 @@ class Node:
         name: the node's name, the same for all its instances, `[a-z0-9][a-z0-9_-]{0,62}`.
         description: one or two sentences for people and for choosing nodes.
         topics: what it is about.
+        capabilities: what it can do besides what it has handlers for; for choosing nodes.
         version: the version of the program behind it.
         instance: this instance's own name; drawn where not given.
         weight: its share of the work where a balancer goes by weight.
@@ -71,6 +73,7 @@ class Node:
         *,
         description: str = "",
         topics: Sequence[str] = (),
+        capabilities: Sequence[str] = (),
         version: str = "0",
         instance: str | None = None,
         weight: int = 100,
@@ -90,6 +93,7 @@ class Node:
             "weight": weight,
             "metadata": dict(metadata or {}),
         }
+        self._capabilities = tuple(capabilities)
         self._search: SearchHandler | None = None
         self._bus: Bus | None = None
         self._discovery: Discovery | None = None
@@ -107,9 +111,9 @@ class Node:
 
     def card(self) -> NodeJoin:
         """Return what this instance tells the registry of itself; raises `InvalidSetting` for a field out of bounds."""
-        capabilities = ("search",) if self._search is not None else ()
+        handled = ("search",) if self._search is not None else ()
         try:
-            return NodeJoin.model_validate({**self._card, "capabilities": capabilities})
+            return NodeJoin.model_validate({**self._card, "capabilities": (*handled, *self._capabilities)})
         except ValidationError as error:
             raise InvalidSetting(f"node {self.name}: {first_reason(error)}") from None
 
@@ -195,4 +199,4 @@ class Node:
 
     def run(self, nats: str | None = None, *, context: str | None = None, data: Path | None = None) -> None:
         """Serve until stopped; for `if __name__ == "__main__"`."""
-        asyncio.run(self.serve(nats, context=context, data=data))
+        run(self.serve(nats, context=context, data=data))

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from replies import HUGE, QUESTION, TERMS, counted, honest, replies
 
-from antiphon.decide.evidence import ALONE_FACTOR, ALONE_SHARE, K1, B, Tier, judge, standing
+from antiphon.decide.evidence import Tier, judge
 from antiphon.decide.fusing import NodeReply, Question
+from antiphon.decide.totals import ALONE_FACTOR, ALONE_SHARE, K1, B, standing
 from antiphon.messages.wire import WireFound, WireHit, WireStatistics
 
 frequencies = st.lists(st.integers(0, 20), min_size=3, max_size=3)

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import fsum
 
-from antiphon.decide.evidence import Judged, Tier, judge, neutral
+from antiphon.decide.evidence import Judged, Tier, judge
 from antiphon.decide.fusing import Fusing, NodeReply, Question, Scored, ordered
+from antiphon.decide.totals import neutral
 from antiphon.messages.base import Scalar
 from antiphon.messages.hit import HITS_MAX
 

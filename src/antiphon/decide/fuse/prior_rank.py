@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from antiphon.decide.evidence import neutral, standing
 from antiphon.decide.fusing import Fusing, NodeReply, Question, ordered
+from antiphon.decide.totals import neutral, standing
 from antiphon.messages.base import Scalar
 from antiphon.messages.hit import HITS_MAX
 
