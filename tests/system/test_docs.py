@@ -185,6 +185,14 @@ def test_every_variable_is_in_the_operators_page() -> None:
     assert [name for name in sorted(variables) if f"`{name}`" not in page] == []
 
 
+def test_every_event_of_the_operators_page_is_logged() -> None:
+    inside = text_of(ROOT / "docs/operations.md").partition("| event | says |")[2].partition("\n\n")[0]
+    events = re.findall(r"`(\w+\.\w+)`", inside)
+    source = "".join(path.read_text(encoding="utf-8") for path in MODULES)
+    assert events
+    assert [event for event in events if f'"{event}"' not in source] == []
+
+
 def test_a_nodes_limits_are_in_the_node_authors_page() -> None:
     page = text_of(ROOT / "docs/nodes.md")
     assert [one.name for one in fields(NodeBounds) if f"| `{one.name}` | {one.default} |" not in page] == []
