@@ -97,7 +97,9 @@ class Bench:
 
     def cpu(self) -> float:
         """Return the CPU time of the whole system: publisher, server and fleet."""
-        return sum(child.cpu_us() for child in self.children) + fleet.cpu_us(os.getpid()) + fleet.cpu_us(self.server_pid)
+        return (
+            sum(child.cpu_us() for child in self.children) + fleet.cpu_us(os.getpid()) + fleet.cpu_us(self.server_pid)
+        )
 
     def asking_cpu(self, name: str) -> float:
         """Return the CPU time of the process that gathers: the master, or the publisher where there is none."""

@@ -14,8 +14,9 @@ from typing import Any
 import structlog
 
 from antiphon import subjects
-from antiphon.actors.master import Master, SearchBounds
+from antiphon.actors.master import Master
 from antiphon.actors.registry import Registry
+from antiphon.actors.search import SearchBounds
 from antiphon.bus.bus import Bus
 from antiphon.bus.connect import connect
 from antiphon.bus.home import default_data_dir

@@ -13,9 +13,11 @@ async with Client() as client:
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import re
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,9 +27,9 @@ from pydantic import ValidationError
 from antiphon.bus.bus import Bus, first_reason
 from antiphon.bus.connect import connect
 from antiphon.decide.pages import parse_cursor
-from antiphon.errors import CursorExpired, Malformed, NoResponders, NotConnected
+from antiphon.errors import AntiphonError, CursorExpired, Malformed, NoResponders, NotConnected
 from antiphon.messages.registry import NodeEntry, NodeList
-from antiphon.messages.search import SearchAnswer, SearchAsk, SearchPage
+from antiphon.messages.search import SearchAbandoned, SearchAnswer, SearchAsk, SearchPage
 
 DEADLINE_MS = 5_000
 
@@ -136,7 +138,14 @@ class Client:
             )
         except ValidationError as error:
             raise Malformed(first_reason(error)) from None
-        return await self.bus.ask(ask, budget_ms=deadline_ms, request_id=request_id)
+        request_id = request_id or self.bus.draw()
+        try:
+            return await self.bus.ask(ask, budget_ms=deadline_ms, request_id=request_id)
+        except asyncio.CancelledError:
+            # whoever cancels this task has left; master and nodes need not go on
+            with suppress(AntiphonError):
+                await self.bus.publish(SearchAbandoned(request=request_id))
+            raise
 
     async def page(self, cursor: str, *, limit: int = 10, deadline_ms: int = DEADLINE_MS) -> SearchAnswer:
         """Return the page that a cursor stands for; raises `CursorExpired` when its list is gone."""

@@ -12,8 +12,10 @@ AntiphonError
 │   ├── InvalidName        a name or subject token outside the grammar
 │   ├── NotAllowed         this identity may not ask this
 │   ├── UnknownNode        a node was named that is not registered
+│   ├── AlreadyRegistered  a node was to be registered that has another card already
 │   ├── UnknownMethod      a fusion method or balancing strategy was named that is not in its catalogue
-│   └── CursorExpired      the page's list is gone (60 s by default)
+│   ├── CursorExpired      the page's list is gone (60 s by default)
+│   └── Abandoned          the asker left before there was an answer
 ├── ServiceError           the answering side is to blame
 │   ├── Internal           a bug while answering; the details are in the responder's log
 │   ├── HandlerFailed      the node author's handler raised
@@ -106,6 +108,12 @@ class UnknownNode(RequestError):
     code = "unknown_node"
 
 
+class AlreadyRegistered(RequestError):
+    """A node was to be registered that has another card already."""
+
+    code = "already_registered"
+
+
 class UnknownMethod(RequestError):
     """A fusion method or balancing strategy was named that is not in its catalogue."""
 
@@ -116,6 +124,12 @@ class CursorExpired(RequestError):
     """The list that this cursor pages over is gone: ask the question again."""
 
     code = "cursor_expired"
+
+
+class Abandoned(RequestError):
+    """The asker left before there was an answer; it stands in facts, nobody waits for it."""
+
+    code = "abandoned"
 
 
 class ServiceError(AntiphonError):

@@ -19,11 +19,11 @@ import structlog
 from antiphon.bus.bus import Bus, Call
 from antiphon.decide import present
 from antiphon.errors import AntiphonError, HandlerFailed, UnknownMethod
-from antiphon.messages.base import Message
+from antiphon.messages.base import Acknowledged, Message
 from antiphon.messages.handler import Query
-from antiphon.messages.lane import Load, NodeFound, NodeSearch
+from antiphon.messages.lane import Load, NodeCancel, NodeFound, NodeSearch
 from antiphon.messages.registry import HeartBeaten, NodeJoin, NodeLeave
-from antiphon.runtime.actor import Actor, ActorBounds, Encoded, converses
+from antiphon.runtime.actor import Actor, ActorBounds, Encoded, answers, converses
 
 log = structlog.get_logger("antiphon.node")
 
@@ -101,6 +101,16 @@ class Responder(Actor):
     def load(self) -> Load:
         """How busy this instance is."""
         return Load(in_flight=len(self.conversations), latency_us=round(self._latency_us))
+
+    def _load_since_start(self) -> Load:
+        counted = {"cancelled": self.conversations.cancelled, "wasted_us": self.conversations.wasted_us}
+        return self.load.model_copy(update=counted)
+
+    @answers(NodeCancel)
+    async def cancel(self, call: Call[NodeCancel]) -> Acknowledged:
+        """Cut off the handler of a question that nobody waits for."""
+        self.conversations.cancel(call.request)
+        return Acknowledged()
 
     @converses(NodeSearch)
     async def search(self, call: Call[NodeSearch]) -> Encoded[NodeFound]:
@@ -184,6 +194,6 @@ class Responder(Actor):
 
     async def _beat(self) -> None:
         try:
-            await self.bus.publish(HeartBeaten(load=self.load), instance=self.instance)
+            await self.bus.publish(HeartBeaten(load=self._load_since_start()), instance=self.instance)
         except AntiphonError as error:
             log.info("node.not_beaten", node=self.bus.name, code=error.code)

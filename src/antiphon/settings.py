@@ -24,37 +24,43 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="ANTIPHON_", extra="ignore", frozen=True)
 
-    prefix: str = Field("antiphon", description="first token of every subject; two fabrics may share a server")
+    prefix: str = Field(default="antiphon", description="first token of every subject; two fabrics may share a server")
 
-    budget_default_ms: int = Field(5_000, ge=1, description="budget of a request that names none")
+    budget_default_ms: int = Field(default=5_000, ge=1, description="budget of a request that names none")
     budget_max_ms: int = Field(
-        60_000, ge=1, description="longest budget; a longer one is cut, so nothing waits for ever"
+        default=60_000, ge=1, description="longest budget; a longer one is cut, so nothing waits for ever"
     )
-    reserve_ms: int = Field(50, ge=0, description="kept of a search's budget for fusing and the way back")
-    fallback_reserve_ms: int = Field(500, ge=0, description="kept of a search's budget for fallback nodes")
+    reserve_ms: int = Field(default=50, ge=0, description="kept of a search's budget for fusing and the way back")
+    fallback_reserve_ms: int = Field(default=500, ge=0, description="kept of a search's budget for fallback nodes")
 
-    fusion: str = Field(fuse.DEFAULT, description="fusion method of a search that names none")
-    hits_min: int = Field(20, ge=1, le=1_000, description="hits asked of a ranking node; nDCG@10 is full with 10-20")
-    depth: int = Field(100, ge=1, le=1_000, description="hits asked of a node that only matches")
-    answer_bytes_max: int = Field(900_000, ge=1_024, description="a page ends here; a NATS message holds 1 MB")
-    page_keep_ms: int = Field(60_000, ge=1, description="how long a cursor is good")
-    pages_max: int = Field(1_000, ge=1, description="lists kept for cursors; the oldest is given up first")
-    pages_bytes_max: int = Field(64 * 1024 * 1024, ge=1, description="memory of the lists kept for cursors")
+    fusion: str = Field(default=fuse.DEFAULT, description="fusion method of a search that names none")
+    hits_min: int = Field(
+        default=20, ge=1, le=1_000, description="hits asked of a ranking node; nDCG@10 is full with 10-20"
+    )
+    depth: int = Field(default=100, ge=1, le=1_000, description="hits asked of a node that only matches")
+    answer_bytes_max: int = Field(default=900_000, ge=1_024, description="a page ends here; a NATS message holds 1 MB")
+    page_keep_ms: int = Field(default=60_000, ge=1, description="how long a cursor is good")
+    pages_max: int = Field(default=1_000, ge=1, description="lists kept for cursors; the oldest is given up first")
+    pages_bytes_max: int = Field(default=64 * 1024 * 1024, ge=1, description="memory of the lists kept for cursors")
 
-    heartbeat_ms: int = Field(1_000, ge=10, description="how often an instance says that it lives")
-    misses_max: int = Field(3, ge=1, description="missed heartbeats that mark an instance down")
-    forget_ms: int = Field(900_000, ge=1, description="silence after which an instance is no longer expected")
+    heartbeat_ms: int = Field(default=1_000, ge=10, description="how often an instance says that it lives")
+    misses_max: int = Field(default=3, ge=1, description="missed heartbeats that mark an instance down")
+    forget_ms: int = Field(default=900_000, ge=1, description="silence after which an instance is no longer expected")
 
-    mailbox_max: int = Field(4_096, ge=1, description="messages waiting for one actor; more are refused as overloaded")
-    conversations_max: int = Field(1_024, ge=1, description="searches at once in one master; more are refused")
-    retry_after_ms: int = Field(100, ge=0, description="when a refused asker may come back")
-    stop_grace_ms: int = Field(5_000, ge=0, description="what has begun may end before a stop cuts it off")
-    restarts_max: int = Field(5, ge=0, description="restarts of an actor within the window before it escalates")
-    restart_window_ms: int = Field(10_000, ge=1, description="the window of restarts_max")
+    mailbox_max: int = Field(
+        default=4_096, ge=1, description="messages waiting for one actor; more are refused as overloaded"
+    )
+    conversations_max: int = Field(default=1_024, ge=1, description="searches at once in one master; more are refused")
+    retry_after_ms: int = Field(default=100, ge=0, description="when a refused asker may come back")
+    stop_grace_ms: int = Field(default=5_000, ge=0, description="what has begun may end before a stop cuts it off")
+    restarts_max: int = Field(default=5, ge=0, description="restarts of an actor within the window before it escalates")
+    restart_window_ms: int = Field(default=10_000, ge=1, description="the window of restarts_max")
     tell_facts: bool = Field(default=True, description="whether facts leave the process; the record needs them")
-    facts_buffer_max: int = Field(10_000, ge=1, description="facts waiting to leave; more are dropped and counted")
+    facts_buffer_max: int = Field(
+        default=10_000, ge=1, description="facts waiting to leave; more are dropped and counted"
+    )
     late_tokens_max: int = Field(
-        4_096, ge=0, description="given-up asks remembered, to tell late answers from stray ones"
+        default=4_096, ge=0, description="given-up asks remembered, to tell late answers from stray ones"
     )
 
     @classmethod

@@ -18,6 +18,7 @@ TABLE: dict[tuple[Kind, str, str | None], Grants] = {
     (Kind.PUBLISHER, "web", None): Grants(
         publish=(
             "antiphon.v1.registry.list.web",
+            "antiphon.v1.search.abandoned.web",
             "antiphon.v1.search.ask.web",
             "antiphon.v1.search.page.*.web",
         ),
@@ -33,6 +34,7 @@ TABLE: dict[tuple[Kind, str, str | None], Grants] = {
         subscribe=(
             "$SRV.>",
             "_I.docs.>",
+            "antiphon.v1.node.docs.docs-1.cancel",
             "antiphon.v1.node.docs.docs-1.search",
         ),
         may_respond=Respond(messages_max=1, ttl_ms=600_000),
@@ -44,13 +46,14 @@ TABLE: dict[tuple[Kind, str, str | None], Grants] = {
             "antiphon.v1.registry.leave.docs",
             "antiphon.v1.registry.list.docs",
         ),
-        subscribe=("$SRV.>", "_I.docs.>", "antiphon.v1.node.docs.*.search"),
+        subscribe=("$SRV.>", "_I.docs.>", "antiphon.v1.node.docs.*.cancel", "antiphon.v1.node.docs.*.search"),
         may_respond=Respond(),
     ),
     (Kind.OPERATOR, "ops", None): Grants(
         publish=(
             "$SRV.>",
             "antiphon.v1.registry.list.ops",
+            "antiphon.v1.search.abandoned.ops",
             "antiphon.v1.search.ask.ops",
             "antiphon.v1.search.page.*.ops",
         ),
@@ -65,8 +68,10 @@ TABLE: dict[tuple[Kind, str, str | None], Grants] = {
             "$SRV.>",
             "antiphon.v1.fact.registry.changed.master-1",
             "antiphon.v1.fact.search.finished.master-1",
+            "antiphon.v1.node.*.*.cancel",
             "antiphon.v1.node.*.*.search",
             "antiphon.v1.registry.list.master-1",
+            "antiphon.v1.search.abandoned.master-1",
             "antiphon.v1.search.ask.master-1",
             "antiphon.v1.search.page.*.master-1",
         ),
@@ -79,6 +84,7 @@ TABLE: dict[tuple[Kind, str, str | None], Grants] = {
             "antiphon.v1.registry.join.*",
             "antiphon.v1.registry.leave.*",
             "antiphon.v1.registry.list.*",
+            "antiphon.v1.search.abandoned.*",
             "antiphon.v1.search.ask.*",
             "antiphon.v1.search.page.master-1.*",
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from typing import Any
 
 import msgspec
@@ -128,7 +129,7 @@ def found(draw: st.DrawFn) -> bytes:
             if isinstance(node, dict) and draw(st.booleans()):
                 del node[key]
             else:
-                node[key] = draw(BROKEN)
+                node[key] = deepcopy(draw(BROKEN))  # the samples are shared between examples
     return json.dumps(value, ensure_ascii=draw(st.booleans())).encode()
 
 

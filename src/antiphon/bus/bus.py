@@ -39,6 +39,8 @@ TYPE = "Antiphon-Type"
 BUDGET = "Antiphon-Budget"
 REQUEST = "Antiphon-Request"
 RETRY_AFTER = "Antiphon-Retry-After"
+TOLD = "told"
+"""Last token of an order's reply subject; nothing is ever sent there."""
 ERROR = "Nats-Service-Error"
 ERROR_CODE = "Nats-Service-Error-Code"
 
@@ -250,6 +252,12 @@ class Bus:
         subject = fact.route.template.subject(prefix=self.prefix, writer=self.name, **keys)
         await self.transport.publish(subject, encode(fact))
 
+    async def tell(self, order: Request[Any], **keys: str) -> None:
+        """Send an order that nobody answers (`Route.is_told`); its reply subject proves that it is this bus's."""
+        assert order.route.is_told, f"{type(order).__name__} is asked"
+        subject = order.route.template.subject(prefix=self.prefix, **keys)
+        await self.transport.publish(subject, encode(order), reply=self.inbox_dot + TOLD)
+
     async def ask(
         self, request: Request[R], *, budget_ms: int | None = None, request_id: str | None = None, **keys: str
     ) -> R:
@@ -353,7 +361,7 @@ class Bus:
                 call = self._open(kind, delivery)
             except AntiphonError as error:
                 self.counters.refuse(error.code)
-                if self._may_refuse(kind, delivery):
+                if not kind.route.is_told and self._may_refuse(kind, delivery):
                     await self.refuse(delivery.reply, error)
                 return
             if call is not None:
@@ -405,7 +413,9 @@ class Bus:
         carried = message.carried_budget_ms()
         if carried is not None:
             budget = self._within(carried)
-        return Call(self, message, caller, keys, request, self.clock.now_ms() + budget, delivery.reply)
+        request = message.carried_request() or request
+        reply = "" if kind.route.is_told else delivery.reply
+        return Call(self, message, caller, keys, request, self.clock.now_ms() + budget, reply)
 
     def _may_reply(self, kind: type[Request[Any]], caller: str, reply: str) -> bool:
         """Whether the reply lies where it must; without this, answers can be laundered (FACTS, hole 1)."""

@@ -17,6 +17,7 @@ import nats.js.errors
 import structlog
 from nats.aio.client import PING_PROTO, Client
 from nats.js import api
+from nats.js.client import JetStreamContext
 from nats.js.kv import KeyValue as NatsBucket
 
 from antiphon.bus.endpoint import Endpoint
@@ -124,7 +125,7 @@ class NatsTransport:
     async def subscribe(self, subject: str, receive: Receive, *, queue: str | None = None) -> Subscription:
         """Receive what is published on a subject."""
         try:
-            return NatsSubscription(await self._client.subscribe(subject, queue or "", cast("Any", receive)))
+            return NatsSubscription(await cast("Any", self._client).subscribe(subject, queue or "", receive))
         except nats.errors.Error as error:
             raise NotConnected(f"not subscribed: {error}") from error
 
@@ -137,7 +138,8 @@ class NatsTransport:
 
     async def key_value(self, bucket: Bucket) -> KeyValue:
         """Open a declared bucket, creating it where it is missing."""
-        js = self._client.jetstream(timeout=CONNECT_TIMEOUT_S)
+        # nats-py leaves its options untyped, so pyright cannot follow these calls; mypy checks their arguments
+        js: JetStreamContext = cast("Any", self._client).jetstream(timeout=CONNECT_TIMEOUT_S)
         config = api.StreamConfig(
             name=f"KV_{bucket.name}",
             description=bucket.description,
@@ -154,7 +156,7 @@ class NatsTransport:
         )
 
         async def ensure() -> None:
-            await js.add_stream(config)
+            await cast("Any", js).add_stream(config)
 
         try:
             await ensure()
@@ -335,11 +337,11 @@ class NatsWatch:
     async def _follow(self) -> None:
         # a server that came back may have lost its data
         await self._ensure()
-        watcher = await self._bucket.watchall()
+        watcher: Any = await cast("Any", self._bucket).watchall()
         try:
             seen: set[str] = set()
             while True:
-                entry = await watcher.updates(timeout=CONNECT_TIMEOUT_S)  # type: ignore[no-untyped-call]
+                entry: NatsBucket.Entry | None = await watcher.updates(timeout=CONNECT_TIMEOUT_S)
                 if entry is None:
                     break
                 seen.add(entry.key)
@@ -352,7 +354,7 @@ class NatsWatch:
                     self._report(entry)
         finally:
             with suppress(nats.errors.Error, TimeoutError):
-                await watcher.stop()  # type: ignore[no-untyped-call]
+                await watcher.stop()
 
     def _report(self, entry: NatsBucket.Entry) -> None:
         revision = entry.revision or 0

@@ -108,6 +108,14 @@ class Gathering:
                 line.took_us = now_us - asked.get(at, now_us)
                 self._end(line, Outcome.TIMED_OUT, "out_of_budget", "no answer within the deadline")
 
+    def open(self) -> list[Ask]:
+        """Return whom was asked and has neither answered nor failed."""
+        return [
+            Ask(at, line.node, line.instance)
+            for at, line in enumerate(self.lines)
+            if line.outcome is PENDING and line.instance is not None
+        ]
+
     @property
     def reached(self) -> int:
         """How many nodes answered, the empty ones among them."""

@@ -8,7 +8,7 @@ ones are remembered.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import cast
 
@@ -60,8 +60,9 @@ def found(returned: object) -> Found:
         return returned
     if returned is None:
         return Found(())
-    if isinstance(returned, (str, bytes, Mapping, AsyncIterable)) or not isinstance(returned, Iterable):
-        raise HandlerFailed(f"a search handler returns hits, not {type(returned).__name__}")
+    kind = type(returned).__name__
+    if not isinstance(returned, Iterable) or isinstance(returned, (str, bytes, Mapping)):
+        raise HandlerFailed(f"a search handler returns hits, not {kind}")
     try:
         return Found([_hit(one) for one in cast("Iterable[object]", returned)])
     except ValidationError as error:

@@ -47,6 +47,7 @@ class Route:
         read_by: the kinds that subscribe to it.
         queue: the queue group that shares the work, or None when every subscriber gets each message.
         idempotent: whether asking twice does no harm, so that it may be retried or hedged.
+        is_told: whether nobody waits for an answer; the reply subject then only proves who wrote the message.
     """
 
     template: Template
@@ -54,6 +55,7 @@ class Route:
     read_by: tuple[Kind, ...]
     queue: str | None = None
     idempotent: bool = True
+    is_told: bool = False
 
     @property
     def is_lane(self) -> bool:
@@ -94,6 +96,10 @@ class Request(Message, Generic[R]):
 
     def carried_budget_ms(self) -> int | None:
         """Return the budget that travels in the body, or None where it travels in the header."""
+        return None
+
+    def carried_request(self) -> str | None:
+        """Return the request's id that travels in the body, or None where it travels in the header."""
         return None
 
 

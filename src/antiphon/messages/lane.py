@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from antiphon.messages.base import Count, Id, Kind, Label, Message, Name, Request, Route
+from antiphon.messages.base import Acknowledged, Count, Id, Kind, Label, Message, Name, Request, Route
 from antiphon.messages.hit import HITS_MAX, TERMS_MAX, Document
 from antiphon.messages.search import Query
 from antiphon.subjects import Template
@@ -23,6 +23,8 @@ class Load(Message):
 
     in_flight: Count = 0
     latency_us: Count = Field(default=0, description="a moving average of its own handling time")
+    cancelled: Count = Field(default=0, description="questions cut off since it started; on heartbeats only")
+    wasted_us: Count = Field(default=0, description="time spent on those; on heartbeats only")
 
 
 class Statistics(Message):
@@ -73,3 +75,19 @@ class NodeSearch(Request[NodeFound]):
     def carried_budget_ms(self) -> int:
         """Return the milliseconds left when this was sent."""
         return self.budget_ms
+
+    def carried_request(self) -> str:
+        """Return the request's id."""
+        return self.request
+
+
+class NodeCancel(Request[Acknowledged]):
+    """Nobody waits for the answer to a request any more: its handler's task is cancelled."""
+
+    route = Route(Template("node.<node>.<instance>.cancel"), sent_by=(Kind.MASTER,), read_by=(Kind.NODE,), is_told=True)
+
+    request: Annotated[str, Field(max_length=64)]
+
+    def carried_request(self) -> str:
+        """Return the request's id."""
+        return self.request

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints, field_validator
 
-from antiphon.messages.base import Count, Kind, Label, Message, Name, Request, Route
+from antiphon.messages.base import Count, Fact, Kind, Label, Message, Name, Request, Route
 from antiphon.messages.hit import TERMS_MAX, RankedHit
 from antiphon.subjects import Template
 
@@ -107,6 +107,14 @@ class SearchAsk(Request[SearchAnswer]):
         return query
 
 
+class SearchAbandoned(Fact):
+    """The asker of a search has left; whoever works on it may stop."""
+
+    route = Route(Template("search.abandoned.<writer>"), sent_by=ASKERS, read_by=(Kind.MASTER,))
+
+    request: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+
+
 class SearchPage(Request[SearchAnswer]):
     """The next page of an answer; it goes to the master that holds the list."""
 
@@ -124,6 +132,7 @@ __all__ = [
     "Coverage",
     "NodeLine",
     "Outcome",
+    "SearchAbandoned",
     "SearchAnswer",
     "SearchAsk",
     "SearchPage",

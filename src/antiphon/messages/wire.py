@@ -38,6 +38,8 @@ class WireLoad(msgspec.Struct, frozen=True, gc=False):
 
     in_flight: WireCount = 0
     latency_us: WireCount = 0
+    cancelled: WireCount = 0
+    wasted_us: WireCount = 0
 
 
 class WireHit(msgspec.Struct, frozen=True, gc=False):
@@ -57,7 +59,7 @@ class WireFound(msgspec.Struct, frozen=True, gc=False):
     request: str | None = None
     analyser: Annotated[str, Meta(max_length=200)] | None = None
     statistics: WireStatistics | None = None
-    hits: list[WireHit] = msgspec.field(default_factory=list)
+    hits: list[WireHit] = msgspec.field(default_factory=list[WireHit])
     load: WireLoad | None = None
 
 
@@ -98,7 +100,7 @@ class WireDocument(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     snippet: Annotated[str, Meta(max_length=600)] | None = None
     kind: WireLabel | None = None
     time_ms: WireTime | None = None
-    fields: Annotated[dict[WireLabel, Scalar], Meta(max_length=32)] = msgspec.field(default_factory=dict)
+    fields: Annotated[dict[WireLabel, Scalar], Meta(max_length=32)] = msgspec.field(default_factory=dict[str, Scalar])
 
 
 _document = msgspec.json.Decoder(WireDocument)
@@ -178,7 +180,7 @@ class WireAnswer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     fusion: str | None = None
     offset: int = 0
     next: str | None = None
-    nodes: list[WireLine] = msgspec.field(default_factory=list)
+    nodes: list[WireLine] = msgspec.field(default_factory=list[WireLine])
     took_us: int = 0
 
 

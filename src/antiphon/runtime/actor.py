@@ -125,6 +125,10 @@ class Actor:
         """Return the fixed keys of a handler's subject, e.g. the node and instance of a lane."""
         return {}
 
+    def conversation_key(self, call: Call[Any]) -> str:
+        """Return what a conversation can be cancelled by."""
+        return call.request
+
     async def started(self) -> None:
         """Do what is needed before the first message is taken; for subclasses."""
 
@@ -214,12 +218,13 @@ class Actor:
             return
         kind = cast("type[Request[Any]]", handles.kind)
         endpoint = Endpoint(attribute, kind.route.template.pattern(prefix=self.bus.prefix, **keys), kind.route.queue)
-        self.endpoints.append(endpoint)
+        if not kind.route.is_told:  # discovery lists what can be asked
+            self.endpoints.append(endpoint)
         handler = self._measured(method, endpoint)
 
         async def serve(call: Call[Any]) -> None:
             if handles.is_conversation:
-                await self.conversations.begin(call, handler)
+                await self.conversations.begin(call, handler, self.conversation_key(call))
             else:
                 await self._deliver(lambda: answer(call, handler), call)
 

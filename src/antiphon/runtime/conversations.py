@@ -28,20 +28,37 @@ class Conversations:
         self.running_max = running_max
         self.retry_after_ms = retry_after_ms
         self.bugs = 0
+        self.cancelled = 0
+        """How many were cut off because their asker had left or their deadline had passed."""
+        self.wasted_us = 0
+        """How long those had been worked on."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._by_key: dict[str, asyncio.Task[None]] = {}
+        self._abandoned: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         return len(self._tasks)
 
-    async def begin(self, call: Call[Any], handler: Handler) -> None:
-        """Start a conversation, or refuse it with `Overloaded` when too many are running."""
+    async def begin(self, call: Call[Any], handler: Handler, key: str) -> None:
+        """Start a conversation, or refuse it with `Overloaded` when too many are running.
+
+        `key` is what `cancel` knows it by; of two with one key, only the first can be cancelled.
+        """
         if len(self._tasks) >= self.running_max:
             error = Overloaded(f"{self.running_max} conversations are running", retry_after_ms=self.retry_after_ms)
             await call.refuse(error)
             return
-        task = asyncio.get_running_loop().create_task(self._converse(call, handler))
+        task = asyncio.get_running_loop().create_task(self._converse(call, handler, key))
         self._tasks.add(task)
+        self._by_key.setdefault(key, task)
         task.add_done_callback(self._tasks.discard)
+
+    def cancel(self, key: str) -> None:
+        """Cut off a conversation whose asker has left; nothing is answered. One that has ended is no error."""
+        task = self._by_key.get(key)
+        if task is not None and not task.done():
+            self._abandoned.add(task)
+            task.cancel()
 
     async def stop(self, *, grace_ms: int) -> None:
         """Let the running ones end; cut off what is left after `grace_ms`."""
@@ -52,9 +69,10 @@ class Conversations:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _converse(self, call: Call[Any], handler: Handler) -> None:
+    async def _converse(self, call: Call[Any], handler: Handler, key: str) -> None:
         task = asyncio.current_task()
         assert task is not None
+        began_us = call.bus.clock.now_us()
         late = False
 
         def out_of_budget() -> None:
@@ -66,8 +84,13 @@ class Conversations:
         try:
             await answer(call, handler)
         except asyncio.CancelledError:
-            await call.refuse(OutOfBudget("the deadline passed while it was worked on") if late else Stopping())
-            if not late:
+            if late or task in self._abandoned:
+                self.cancelled += 1
+                self.wasted_us += call.bus.clock.now_us() - began_us
+            if late:
+                await call.refuse(OutOfBudget("the deadline passed while it was worked on"))
+            elif task not in self._abandoned:
+                await call.refuse(Stopping())
                 raise
         except Exception:
             self.bugs += 1
@@ -75,6 +98,9 @@ class Conversations:
             await call.refuse(Internal(f"a bug while answering {type(call.message).__name__}; see the log"))
         finally:
             timer.cancel()
+            self._abandoned.discard(task)
+            if self._by_key.get(key) is task:
+                del self._by_key[key]
 
 
 async def answer(call: Call[Any], handler: Handler) -> None:

@@ -65,7 +65,7 @@ class Discovery:
             self._bus.counters.refuse(error.code)
 
     def _info(self) -> dict[str, Any]:
-        endpoints = [
+        endpoints: list[dict[str, Any]] = [
             {"name": e.name, "subject": e.subject, "queue_group": e.queue or "", "metadata": {}}
             for e in self._endpoints()
         ]

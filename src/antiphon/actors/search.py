@@ -1,0 +1,307 @@
+"""One question on its way through the nodes: a conversation of the master.
+
+It asks every expected node once, gathers exactly, falls back where nobody answered, fuses and removes duplicates.
+When it is cut off (its asker has left, or the master stops) the nodes that still work on it are told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import orjson
+
+from antiphon.bus.bus import Bus, Call
+from antiphon.decide import analyser, fuse
+from antiphon.decide.dedupe import Unique, dedupe
+from antiphon.decide.fusing import Fusing, Fusion, NodeReply, Question
+from antiphon.decide.gather import Ask, Expected, Gathering, Line
+from antiphon.decide.pages import PageBounds
+from antiphon.decide.select import Requirement
+from antiphon.errors import AntiphonError, NoResponders, NotConnected, OutOfBudget, Stopping
+from antiphon.messages.lane import NodeCancel, NodeSearch
+from antiphon.messages.search import Outcome, SearchAsk
+from antiphon.messages.wire import WireCoverage, WireLine, decode_found
+from antiphon.node import Node
+
+LANES_MAX = 4_096
+"""Subjects of lanes remembered, so that they are not put together again for each search."""
+UNDELIVERED = (NoResponders, NotConnected, Stopping)
+"""Errors that say that no handler has begun: the next instance may be asked without doing anything twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchBounds:
+    """The limits and defaults of searching; `settings.py` names them for operators."""
+
+    fusion: str = fuse.DEFAULT
+    hits_min: int = 20
+    """Hits asked of an engine that ranks, at least; nDCG@10 is full with 10 to 20 a node (SEARCH.md)."""
+    depth: int = 100
+    """Hits asked of an engine that only matches."""
+    reserve_ms: int = 50
+    """Kept of the budget for fusing and for the way back, at most a fifth of it."""
+    fallback_reserve_ms: int = 500
+    """Kept of the budget for fallback nodes, at most a quarter of it, where there are any."""
+    answer_bytes_max: int = 900_000
+    """A page ends here even when its limit is not reached; the rest is on the next."""
+    pages: PageBounds = field(default_factory=PageBounds)
+
+
+@dataclass(slots=True)
+class Listing:
+    """A whole fused list, as pages are cut from it.
+
+    One that may be paged is kept for a minute, as the bytes that the nodes sent and their order: decoded replies are
+    thousands of objects for the garbage collector to walk. A page decodes and explains anew. Keeping costs a search
+    half as much again, because its memory is not used again while it is warm; so it is done where it is asked for.
+    """
+
+    request: str
+    ask: SearchAsk
+    question: Question
+    fusion: Fusion
+    unique: Unique
+    payloads: list[tuple[str, bytes]]
+    coverage: WireCoverage
+    lines: list[WireLine]
+    is_complete: bool
+    is_sufficient: bool
+    token: str
+
+    def replies(self) -> list[NodeReply]:
+        """Return the replies, decoded anew."""
+        return [NodeReply(node, decode_found(data)[0]) for node, data in self.payloads]
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What every search of one master stands on."""
+
+    bus: Bus
+    limits: SearchBounds
+    fallbacks: tuple[Node, ...]
+
+
+class Search:
+    """One question on its way through the nodes."""
+
+    def __init__(self, ground: Ground, call: Call[SearchAsk], expected: Sequence[Expected]) -> None:
+        ask = call.message
+        self.ground = ground
+        self.call = call
+        self.clock = ground.bus.clock
+        self.fusion = fuse.method(ask.fusion or ground.limits.fusion)
+        ours = analyser.default()
+        self.question = Question(ask.query, ours.question(ask.query), ours.id)
+        self.gathering = Gathering(expected)
+        self.replies: list[NodeReply] = []
+        self._payloads: list[tuple[str, bytes]] = []
+        self.flags: dict[str, tuple[str, ...]] = {}
+        self.fallback_lines: list[WireLine] = []
+        self._again: deque[Ask] = deque()
+        self._turn: asyncio.Future[None] | None = None
+        self._bug: Exception | None = None
+
+    async def gather(self) -> None:
+        """Ask every expected node, and the fallback nodes where none of them answered."""
+        await self._gather()
+        if not self.replies and self.ground.fallbacks:
+            await self._fall_back()
+
+    def listing(self) -> tuple[Listing, Fusing]:
+        """Fuse what was gathered and remove duplicates."""
+        fusing = self.fusion.fuse(self.question, self.replies)
+        unique = dedupe(fusing.scored, self.replies)
+        for node, flags in fusing.flags.items():
+            self.flags[node] = (*self.flags.get(node, ()), *flags)
+        gathering = self.gathering
+        is_complete = gathering.reached == len(gathering.lines)
+        ask = self.call.message
+        listing = Listing(
+            request=self.call.request,
+            ask=ask,
+            question=self.question,
+            fusion=self.fusion,
+            unique=unique,
+            payloads=self._payloads,
+            coverage=self._coverage(),
+            lines=[self._line(line) for line in gathering.lines] + self.fallback_lines,
+            is_complete=is_complete,
+            is_sufficient=is_complete or self._is_sufficient(),
+            token=self.ground.bus.draw(),
+        )
+        return listing, fusing
+
+    def _is_sufficient(self) -> bool:
+        ask = self.call.message
+        needs = Requirement(frozenset(ask.required), frozenset(ask.optional), ask.min_coverage)
+        return needs.is_met(self.gathering.answering, frozenset(line.node for line in self.gathering.lines))
+
+    def _left_ms(self) -> int:
+        """Return the budget that is left for gathering: the answer has to travel, too."""
+        left = self.call.deadline_ms - self.clock.now_ms()
+        return max(0, left - min(self.ground.limits.reserve_ms, left // 5))
+
+    def _payload(self, budget_ms: int) -> bytes:
+        ask = self.call.message
+        limits = self.ground.limits
+        return orjson.dumps(
+            {
+                "request": self.call.request,
+                "budget_ms": budget_ms,
+                "query": ask.query,
+                "terms": self.question.terms,
+                "analyser": self.question.analyser,
+                "limit": max(limits.hits_min, ask.limit),
+                "depth": max(limits.depth, ask.limit),
+                "caller": self.call.caller,
+            }
+        )
+
+    async def _gather(self) -> None:
+        budget = self._left_ms()
+        payload = self._payload(budget)
+        wire = self.ground.bus.gather(self._on_reply)
+        wire.bug = self._on_bug
+        timers = [self.clock.call_after(budget, self._on_deadline)]
+        if self.ground.fallbacks:
+            reserve = min(self.ground.limits.fallback_reserve_ms, budget // 4)
+            timers.append(self.clock.call_after(budget - reserve, self._on_nobody))
+        try:
+            self._again.extend(self.gathering.begin(self.clock.now_us()))
+            while True:
+                while self._again:
+                    ask = self._again.popleft()
+                    await wire.ask(_lane(self.ground.bus.prefix, ask.node, ask.instance), payload)
+                if self._bug is not None:
+                    raise self._bug
+                if self.gathering.is_over:
+                    return
+                self._turn = asyncio.get_running_loop().create_future()
+                await self._turn
+        finally:
+            for timer in timers:
+                timer.cancel()
+            wire.close()
+            if not self.gathering.is_over:
+                await self._cancel()
+
+    async def _cancel(self) -> None:
+        """Tell the instances that still work on it that nobody waits any more."""
+        order = NodeCancel(request=self.call.request)
+        for ask in self.gathering.open():
+            with suppress(AntiphonError):  # without a connection there is nobody to tell
+                await self.ground.bus.tell(order, node=ask.node, instance=ask.instance)
+
+    def _wake(self) -> None:
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_result(None)
+
+    def _on_reply(self, slot: int, data: bytes, error: AntiphonError | None) -> None:
+        now_us = self.clock.now_us()
+        gathering = self.gathering
+        if error is None:
+            try:
+                found, clipped = decode_found(data, self.call.request)
+            except AntiphonError as refused:
+                error = refused
+            else:
+                at = gathering.answered(slot, len(found.hits), now_us)
+                if at is not None:
+                    node = gathering.lines[at].node
+                    self.replies.append(NodeReply(node, found))
+                    if self.call.message.paged:
+                        self._payloads.append((node, data))
+                    if clipped:
+                        self.flags[node] = ("hits_clipped",)
+        if error is not None:
+            is_undelivered = isinstance(error, UNDELIVERED)
+            again = gathering.failed(slot, error.code, error.text, now_us, is_undelivered=is_undelivered)
+            if again is not None:
+                self._again.append(again)
+        if gathering.is_over or self._again:
+            self._wake()
+
+    def _on_bug(self, bug: Exception) -> None:
+        self._bug = bug
+        self._wake()
+
+    def _on_deadline(self) -> None:
+        self.gathering.deadline(self.clock.now_us())
+        self._wake()
+
+    def _on_nobody(self) -> None:
+        if not self.replies:
+            self._on_deadline()
+
+    async def _fall_back(self) -> None:
+        """Ask the nodes in this process; they are not expected, so they count for no coverage."""
+        ask = NodeSearch.model_validate_json(self._payload(self._left_ms()))
+        began_us = self.clock.now_us()
+        tasks = {asyncio.ensure_future(node.find(self.ground.bus, ask)): node.name for node in self.ground.fallbacks}
+        _, late = await asyncio.wait(tasks, timeout=self._left_ms() / 1_000)
+        for task in late:
+            task.cancel()
+        for task in sorted(tasks, key=tasks.__getitem__):
+            self._take_fallback(tasks[task], task, self.clock.now_us() - began_us, is_late=task in late)
+
+    def _take_fallback(self, node: str, task: asyncio.Future[bytes], took_us: int, *, is_late: bool) -> None:
+        if is_late:
+            late = OutOfBudget("no answer within the deadline")
+            line = WireLine(node=node, outcome=Outcome.TIMED_OUT, code=late.code, took_us=took_us, flags=("fallback",))
+            self.fallback_lines.append(line)
+            return
+        error = task.exception()
+        if isinstance(error, AntiphonError):
+            line = WireLine(node=node, outcome=Outcome.FAILED, code=error.code, took_us=took_us, flags=("fallback",))
+        elif error is not None:
+            raise error
+        else:
+            found, _ = decode_found(task.result())
+            self.replies.append(NodeReply(node, found))
+            self._payloads.append((node, task.result()))
+            outcome = Outcome.ANSWERED if found.hits else Outcome.EMPTY
+            line = WireLine(node=node, outcome=outcome, hits=len(found.hits), took_us=took_us, flags=("fallback",))
+        self.fallback_lines.append(line)
+
+    def _coverage(self) -> WireCoverage:
+        counts = self.gathering.counts
+        degraded: list[str] = []
+        if not self.gathering.lines:
+            degraded.append("no_nodes")
+        if self.fallback_lines:
+            degraded.append("fallback")
+        return WireCoverage(
+            expected=len(self.gathering.lines),
+            answered=self.gathering.reached,
+            empty=counts[Outcome.EMPTY],
+            failed=counts[Outcome.FAILED],
+            timed_out=counts[Outcome.TIMED_OUT],
+            skipped_open=counts[Outcome.SKIPPED],
+            hedged=0,
+            degraded=tuple(degraded),
+        )
+
+    def _line(self, line: Line) -> WireLine:
+        assert line.outcome is not None, "the gather is over"
+        return WireLine(
+            node=line.node,
+            outcome=line.outcome,
+            instance=line.instance,
+            hits=line.hits,
+            took_us=line.took_us,
+            code=line.code,
+            text=line.text[:200] if line.text else None,
+            attempts=line.attempts,
+            flags=self.flags.get(line.node, ()),
+        )
+
+
+@lru_cache(LANES_MAX)
+def _lane(prefix: str, node: str, instance: str) -> str:
+    return NodeSearch.route.template.subject(prefix=prefix, node=node, instance=instance)

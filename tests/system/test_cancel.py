@@ -1,0 +1,101 @@
+"""Who leaves is not worked for: the handler's task is cancelled, and what was spent on it is counted."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from antiphon.messages.facts import SearchFinished
+from antiphon.messages.lane import NodeCancel
+from antiphon.messages.registry import HeartBeaten
+from antiphon.messages.search import SearchAbandoned
+from fabrics import until
+from fleet import Fleet, found
+
+
+class Stuck:
+    """A handler that never answers by itself, and says when it begins and when it is cut off."""
+
+    def __init__(self) -> None:
+        self.began = asyncio.Event()
+        self.cut_off = asyncio.Event()
+
+    async def search(self, _query: Any) -> list[Any]:
+        self.began.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cut_off.set()
+            raise
+        return []
+
+
+async def test_when_the_asker_leaves_the_handler_is_cut_off(fleet: Fleet) -> None:
+    await fleet.master()
+    stuck = Stuck()
+    await fleet.node("stuck", stuck.search)
+    await fleet.node("blog", found("whale"))
+    finished, beats = await fleet.heard(SearchFinished), await fleet.heard(HeartBeaten)
+    client = await fleet.client()
+    asking = asyncio.ensure_future(client.search("whales", deadline_ms=30_000, request_id="left"))
+    async with asyncio.timeout(10):
+        await stuck.began.wait()
+        asking.cancel()
+        await stuck.cut_off.wait()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await until(lambda: finished)
+    assert [(fact.request, fact.code) for fact in finished] == [("left", "abandoned")]
+    await until(lambda: any(beat.load.cancelled == 1 and beat.load.wasted_us > 0 for beat in beats))
+
+
+async def test_a_search_is_abandoned_by_its_own_asker_only(fleet: Fleet) -> None:
+    await fleet.master()
+    stuck = Stuck()
+    await fleet.node("stuck", stuck.search)
+    client, other = await fleet.client(), await fleet.client("other")
+    asking = asyncio.ensure_future(client.search("whales", deadline_ms=2_000, request_id="mine"))
+    await stuck.began.wait()
+    await other.bus.publish(SearchAbandoned(request="mine"))
+    await other.bus.transport.flush()
+    answer = await asking
+    assert answer.coverage.timed_out == 1, "somebody else's word did not end it; its deadline did"
+
+
+async def test_an_order_from_outside_a_masters_inbox_cuts_nobody_off(fleet: Fleet) -> None:
+    await fleet.master()
+    stuck = Stuck()
+    await fleet.node("stuck", stuck.search)
+    client = await fleet.client()
+    asking = asyncio.ensure_future(client.search("whales", deadline_ms=1_500, request_id="mine"))
+    await stuck.began.wait()
+    await client.bus.tell(NodeCancel(request="mine"), node="stuck", instance="one")
+    await client.bus.transport.flush()
+    answer = await asking
+    assert answer.coverage.timed_out == 1
+    assert (await client.search("whales", deadline_ms=300)).coverage.timed_out == 1, "and the node lives on"
+
+
+async def test_the_deadline_cuts_the_handler_off_and_is_counted_as_waste(fleet: Fleet) -> None:
+    await fleet.master()
+    stuck = Stuck()
+    node = await fleet.node("stuck", stuck.search)
+    client = await fleet.client()
+    await client.search("whales", deadline_ms=200)
+    async with asyncio.timeout(10):
+        await stuck.cut_off.wait()
+    beats = await fleet.heard(HeartBeaten)
+    await until(lambda: any(beat.load.cancelled == 1 and beat.load.wasted_us >= 100_000 for beat in beats))
+    assert node.name == "stuck"
+
+
+async def test_cancelling_what_has_ended_is_no_error(fleet: Fleet) -> None:
+    await fleet.master()
+    await fleet.node("blog", found("whale"))
+    client = await fleet.client()
+    answer = await client.search("whales", request_id="done")
+    await client.bus.publish(SearchAbandoned(request="done"))
+    await client.bus.publish(SearchAbandoned(request="never-was"))
+    assert (await client.search("whales")).hits == answer.hits
