@@ -54,13 +54,13 @@ def test_the_tables_head() -> None:
 
 
 def test_every_message_stands_in_the_table_and_no_other() -> None:
-    assert named("message") == set(catalogue())
+    assert named("message") == set(catalogue()), "docs/architecture.md has a row for each concept"
 
 
 def test_every_decision_stands_in_the_table_and_no_other() -> None:
     modules = {path.relative_to(SOURCE).as_posix() for path in (SOURCE / "decide").rglob("*.py")}
     single = {module for module in modules if not module.endswith("__init__.py") and "/fuse/" not in module}
-    assert named("decision") == single | {"decide/fuse"}
+    assert named("decision") == single | {"decide/fuse"}, "docs/architecture.md has a row for each concept"
     assert fuse.methods()
 
 
