@@ -1,0 +1,152 @@
+"""A fleet file says how the nodes should be registered; this is its model, and what has to change to get there.
+
+    [nodes.blog]
+    description = "The company's blog"
+    topics = ["python", "news"]
+    weight = 50
+    status = "active"
+    metadata = { region = "eu" }
+
+What the file does not mention stays as it is: nodes, fields, metadata keys and the status, so that a node that an
+operator has suspended by hand is not woken by the next apply. With `prune` the file is the whole truth: cards of nodes
+that it does not name are removed, and fields that it does not set are given back to the instances. Each change is one
+request to the registry and one readable line; applying twice changes nothing the second time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from antiphon.errors import InvalidSetting
+from antiphon.messages.base import Name
+from antiphon.messages.card import FIELDS, CardFields, NodeCard, Wish
+from antiphon.messages.operators import NodeRegister, NodeRemove, NodeUpdate
+
+ERRORS_SHOWN_MAX = 10
+VALUE_SHOWN_MAX = 60
+
+
+class NodeSpec(CardFields):
+    """What a fleet file says of one node."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    status: Wish | None = None
+
+    def said(self) -> dict[str, Any]:
+        """Return the fields that are set, besides the status."""
+        return {name: value for name in FIELDS if (value := getattr(self, name)) is not None}
+
+
+class FleetFile(BaseModel):
+    """A whole fleet file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    nodes: Annotated[dict[Name, NodeSpec], Field(max_length=10_000)]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One step from what is registered to what the file says."""
+
+    verb: Literal["register", "update", "remove"]
+    node: str
+    request: NodeRegister | NodeUpdate | NodeRemove
+    details: tuple[str, ...] = ()
+    """Field by field, `weight: 100 -> 50`."""
+
+    def __str__(self) -> str:
+        """Return it as one line for people."""
+        return f"{self.verb} {self.node}" + (f": {', '.join(self.details)}" if self.details else "")
+
+
+def parse(content: Mapping[str, Any], name: str = "fleet.toml") -> FleetFile:
+    """Return the model of a file that was read.
+
+    Raises `InvalidSetting` with the path of each key that is unknown or wrong, one a line.
+    """
+    try:
+        return FleetFile.model_validate(content)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_input=False, include_context=False)
+        lines = [f"{name}: {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in wrong[:ERRORS_SHOWN_MAX]]
+        more = [f"and {len(wrong) - ERRORS_SHOWN_MAX} more"] if len(wrong) > ERRORS_SHOWN_MAX else []
+        raise InvalidSetting("\n".join(lines + more)) from None
+
+
+def changes(fleet: FleetFile, cards: Mapping[str, NodeCard], *, prune: bool = False) -> list[Change]:
+    """Return the steps from the registered cards to the file, by name; removals last."""
+    steps: list[Change] = []
+    for node, spec in sorted(fleet.nodes.items()):
+        card = cards.get(node)
+        step = _registering(node, spec) if card is None else _updating(card, spec, prune=prune)
+        if step is not None:
+            steps.append(step)
+    gone = sorted(cards.keys() - fleet.nodes.keys()) if prune else ()
+    return steps + [Change("remove", node, NodeRemove(node=node)) for node in gone]
+
+
+def _registering(node: str, spec: NodeSpec) -> Change:
+    said = spec.said()
+    details = [f"{name} = {_shown(value)}" for name, value in said.items()]
+    if spec.status is not None:
+        details.append(f"status = {spec.status}")
+    return Change("register", node, NodeRegister(node=node, status=spec.status, **said), tuple(details))
+
+
+def _updating(card: NodeCard, spec: NodeSpec, *, prune: bool) -> Change | None:
+    wanted: dict[str, Any] = {}
+    unset: list[str] = []
+    details: list[str] = []
+    for name in FIELDS:
+        before, after = getattr(card, name), getattr(spec, name)
+        if name == "metadata":
+            _compare_keys(before or {}, after, wanted, unset, details, prune=prune)
+        elif after is not None and after != before:
+            wanted[name] = after
+            details.append(f"{name}: {_shown(before)} -> {_shown(after)}")
+        elif after is None and before is not None and prune:
+            unset.append(name)
+            details.append(f"{name}: {_shown(before)} -> not set")
+    if spec.status is not None and spec.status is not card.status:
+        wanted["status"] = spec.status
+        details.append(f"status: {card.status} -> {spec.status}")
+    if not details:
+        return None
+    return Change("update", card.node, NodeUpdate(node=card.node, unset=tuple(unset), **wanted), tuple(details))
+
+
+def _compare_keys(
+    before: Mapping[str, str],
+    after: Mapping[str, str] | None,
+    wanted: dict[str, Any],
+    unset: list[str],
+    details: list[str],
+    *,
+    prune: bool,
+) -> None:
+    """Compare metadata key by key."""
+    said = after or {}
+    differing = {key: value for key, value in said.items() if before.get(key) != value}
+    if differing:
+        wanted["metadata"] = differing
+    details += [f"metadata.{key}: {_shown(before.get(key))} -> {_shown(value)}" for key, value in differing.items()]
+    extra = [key for key in before if key not in said] if prune else []
+    # all of it at once where nothing stays: the keys could be more than one request may name
+    unset += [f"metadata.{key}" for key in extra] if said else ["metadata"] * bool(extra)
+    details += [f"metadata.{key}: {_shown(before[key])} -> not set" for key in extra]
+
+
+def _shown(value: object) -> str:
+    """Return a value for people, on one line and short."""
+    if value is None:
+        return "not set"
+    if isinstance(value, tuple):
+        return _shown(f"[{', '.join(map(str, cast('tuple[object, ...]', value)))}]")
+    text = ascii(value)[1:-1] if isinstance(value, str) else str(value)
+    return text if len(text) <= VALUE_SHOWN_MAX else text[: VALUE_SHOWN_MAX - 3] + "..."
