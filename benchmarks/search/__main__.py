@@ -168,7 +168,7 @@ def ratio(samples: Samples, count: int, concurrency: int, names: tuple[str, str]
 
 
 def goals(samples: Samples, nodes: list[int]) -> list[Goal]:
-    """Return GOALS.md's numbers that this benchmark measures, at ten nodes."""
+    """Return the goals that this benchmark measures, at ten nodes."""
     found: list[Goal] = []
 
     def add(text: str, concurrency: int, names: tuple[str, str], of: str, bound: str) -> None:

@@ -22,8 +22,10 @@ first, as `Hit`s or dictionaries. Start the program several times and the node h
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import signal
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -56,6 +58,7 @@ class Node:
         description: one or two sentences for people and for choosing nodes.
         topics: what it is about.
         capabilities: what it can do besides what it has handlers for; for choosing nodes.
+        collections: the names of what it holds; for choosing nodes.
         version: the version of the program behind it.
         instance: this instance's own name; drawn where not given.
         weight: its share of the work where a balancer goes by weight.
@@ -74,6 +77,7 @@ class Node:
         description: str = "",
         topics: Sequence[str] = (),
         capabilities: Sequence[str] = (),
+        collections: Sequence[str] = (),
         version: str = "0",
         instance: str | None = None,
         weight: int = 100,
@@ -89,6 +93,7 @@ class Node:
             "instance": self.instance,
             "description": description,
             "topics": tuple(topics),
+            "collections": tuple(collections),
             "version": version,
             "weight": weight,
             "metadata": dict(metadata or {}),
@@ -198,5 +203,10 @@ class Node:
             await self.stop()
 
     def run(self, nats: str | None = None, *, context: str | None = None, data: Path | None = None) -> None:
-        """Serve until stopped; for `if __name__ == "__main__"`."""
+        """Serve until stopped; for `if __name__ == "__main__"`. Logs go to stderr unless structlog is configured."""
+        if not structlog.is_configured():
+            structlog.configure(
+                logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+                wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+            )
         run(self.serve(nats, context=context, data=data))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.decide.balance import round_robin
-from antiphon.decide.gather import Ask, Expected, Gathering
+from antiphon.decide.gather import NEVER, Ask, Expected, Gathering
 from antiphon.messages.search import Outcome
 
 NAMES = st.integers(0, 5).map("i{}".format)
@@ -137,3 +137,113 @@ def test_round_robin_tries_each_once_and_each_turn_begins_with_the_next(names: l
     turns = Counter(round_robin.order(turn + more, names)[0] for more in range(len(names))) if names else Counter()
     assert all(times == 1 for times in turns.values())
     assert len(turns) == len(names)
+
+
+# -- bounds, retries and hedges
+
+STEP = st.tuples(
+    st.sampled_from(["answered", "empty", "failed", "undelivered", "time"]), st.integers(0, 30), st.integers(1, 90)
+)
+TIMED = st.lists(
+    st.builds(
+        lambda names, bound, hedge: (tuple(names), bound, hedge),
+        st.lists(NAMES, max_size=3, unique=True),
+        st.integers(1, 300),
+        st.one_of(st.just(NEVER), st.integers(1, 200)),
+    ),
+    max_size=5,
+).map(lambda nodes: [Expected(f"n{at}", *one) for at, one in enumerate(nodes)])
+
+
+@given(TIMED, st.lists(STEP, max_size=60), st.lists(st.one_of(st.none(), st.integers(0, 50)), max_size=40))
+def test_with_time_passing_each_node_ends_once_by_its_bound_and_no_ask_is_lost(  # noqa: C901 - one play
+    expected: list[Expected], steps: list[tuple[str, int, int]], delays: list[int | None]
+) -> None:
+    gathering, now_us, budget = Gathering(expected), 0, 2
+    asks = gathering.begin(now_us)
+    told: set[int] = set()
+    again = iter(delays)
+
+    def may_hedge() -> bool:
+        nonlocal budget
+        budget -= 1
+        return budget >= 0
+
+    def lose() -> None:
+        for slot, ask, _ in gathering.losers():
+            assert slot not in told, "an ask is cancelled once, and not after it was heard of"
+            assert gathering.lines[ask.at].outcome is not None
+            told.add(slot)
+
+    for what, choice, gap_us in steps:
+        if what == "time":
+            now_us += gap_us
+            asks += gathering.due(now_us, may_hedge)
+        elif asks:
+            slot = choice % len(asks)
+            if slot in told:
+                continue
+            told.add(slot)
+            if what in ("answered", "empty"):
+                gathering.answered(slot, 3 if what == "answered" else 0, now_us)
+            else:
+                more = gathering.failed(
+                    slot, "c", "t", now_us, is_undelivered=what == "undelivered", retry=lambda _: next(again, None)
+                )
+                asks += [more] if more else []
+        lose()
+        for line, one in zip(gathering.lines, expected, strict=True):
+            assert line.outcome is not None or now_us < one.bound_us or what != "time", "nothing waits past its bound"
+            assert line.running >= 0
+    if not gathering.is_over:
+        assert gathering.wake_us() <= max(one.bound_us for one in expected), (
+            "there is always a time at which it goes on"
+        )
+        asks += gathering.due(1_000, may_hedge)
+        lose()
+    assert gathering.is_over
+    assert gathering.running() == [], "no ask is forgotten: each was heard of or cancelled"
+    assert told == set(range(len(asks)))
+    assert gathering.hedged == sum(line.is_hedged for line in gathering.lines) <= 2
+    assert sum(gathering.counts.values()) == len(expected)
+
+
+def test_the_hedge_that_answers_first_wins_and_the_other_is_cancelled() -> None:
+    gathering = Gathering([Expected("n", ("a", "b"), bound_us=1_000, hedge_us=100)])
+    gathering.begin(0)
+    assert gathering.wake_us() == 100
+    (hedge,) = gathering.due(100, lambda: True)
+    assert hedge.instance == "b"
+    assert gathering.answered(1, 2, 150) == 0
+    line = gathering.lines[0]
+    assert (line.instance, line.hits, line.took_us, line.outcome, gathering.hedged) == ("b", 2, 50, Outcome.ANSWERED, 1)
+    assert [(slot, ask.instance) for slot, ask, _ in gathering.losers()] == [(0, "a")]
+    assert gathering.answered(0, 5, 160) is None, "hits are counted once"
+
+
+def test_a_failed_first_does_not_end_a_node_whose_hedge_runs() -> None:
+    gathering = Gathering([Expected("n", ("a", "b"), bound_us=1_000, hedge_us=100)])
+    gathering.begin(0)
+    gathering.due(100, lambda: True)
+    assert gathering.failed(0, "internal", "", 120) is None
+    assert not gathering.is_over
+    gathering.failed(1, "handler_failed", "x", 130)
+    assert (gathering.lines[0].outcome, gathering.lines[0].code) == (Outcome.FAILED, "handler_failed")
+
+
+def test_a_retry_waits_for_its_time_and_goes_to_the_next_instance() -> None:
+    gathering = Gathering([Expected("n", ("a", "b"), bound_us=1_000)])
+    gathering.begin(0)
+    assert gathering.failed(0, "handler_failed", "", 10, retry=lambda attempts: 50 * attempts) is None
+    assert (gathering.is_over, gathering.wake_us()) == (False, 60)
+    assert gathering.due(59, lambda: True) == []
+    assert [ask.instance for ask in gathering.due(60, lambda: True)] == ["b"]
+    assert gathering.answered(1, 1, 80) == 0
+    assert gathering.lines[0].attempts == 2
+
+
+def test_a_retry_that_would_come_after_the_bound_is_not_waited_for() -> None:
+    gathering = Gathering([Expected("n", ("a",), bound_us=100)])
+    gathering.begin(0)
+    gathering.failed(0, "handler_failed", "", 60, retry=lambda _: 40)
+    assert (gathering.is_over, gathering.lines[0].code) == (True, "handler_failed")

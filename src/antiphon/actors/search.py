@@ -40,7 +40,7 @@ class SearchBounds:
 
     fusion: str = fuse.DEFAULT
     hits_min: int = 20
-    """Hits asked of an engine that ranks, at least; nDCG@10 is full with 10 to 20 a node (SEARCH.md)."""
+    """Hits asked of an engine that ranks, at least; nDCG@10 is full with 10 to 20 a node (docs/search.md)."""
     depth: int = 100
     """Hits asked of an engine that only matches."""
     reserve_ms: int = 50
@@ -194,7 +194,7 @@ class Search:
     async def _cancel(self) -> None:
         """Tell the instances that still work on it that nobody waits any more."""
         order = NodeCancel(request=self.call.request)
-        for ask in self.gathering.open():
+        for _, ask, _ in self.gathering.running():
             with suppress(AntiphonError):  # without a connection there is nobody to tell
                 await self.ground.bus.tell(order, node=ask.node, instance=ask.instance)
 

@@ -1,7 +1,7 @@
 """Every stream, bucket and consumer that Antiphon keeps on the server, with its limits and its only writer.
 
 Creating them is idempotent. Rollup headers, deletes and purges are off: with rollup on, one permitted key is enough
-to wipe a bucket (FACTS, hole 2).
+to wipe a bucket (docs/decisions/nats-facts.md, hole 2).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The bus: typed publish, ask, gather and serve, once, above any transport.
 
 One wildcard subscription on the connection's own inbox takes every answer; a dictionary says who waits for it.
-That is two to three times cheaper than a subscription and a future for each request (FACTS). The last token of each
+That is two to three times cheaper than a subscription and a future for each request (docs/decisions/nats-facts.md). The last token of each
 reply subject is 128 random bits, so only the one who was asked can answer, once: an answer on a token that nobody
 waits for is dropped and counted.
 """
@@ -418,7 +418,7 @@ class Bus:
         return Call(self, message, caller, keys, request, self.clock.now_ms() + budget, reply)
 
     def _may_reply(self, kind: type[Request[Any]], caller: str, reply: str) -> bool:
-        """Whether the reply lies where it must; without this, answers can be laundered (FACTS, hole 1)."""
+        """Whether the reply lies where it must; without this, answers can be laundered (docs/decisions/nats-facts.md, hole 1)."""
         if kind.route.is_lane:
             owner = subjects.inbox_owner(reply)
             return owner is not None and subjects.is_master(owner)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
+from typing import Final
 
 from antiphon import subjects
 from antiphon.bus.bus import Bounds, Bus
 from antiphon.bus.endpoint import resolve
 from antiphon.bus.nats import NatsTransport
+
+PREFIX_VARIABLE: Final = "ANTIPHON_PREFIX"
 
 
 async def connect(
@@ -17,7 +21,7 @@ async def connect(
     nats: str | None = None,
     context: str | None = None,
     data: Path | None = None,
-    prefix: str = subjects.PREFIX,
+    prefix: str | None = None,
     bounds: Bounds | None = None,
 ) -> Bus:
     """Return the started bus of an identity.
@@ -27,7 +31,7 @@ async def connect(
         nats: the server's URL; else the NATS context, `ANTIPHON_NATS`, the embedded server of `data`, in this order.
         context: a NATS context by name.
         data: the data directory of an embedded server.
-        prefix: the first token of all subjects.
+        prefix: the first token of all subjects; default: `ANTIPHON_PREFIX`, else `antiphon`.
         bounds: the bus's limits.
 
     Raises:
@@ -39,6 +43,7 @@ async def connect(
     inbox = subjects.inbox(name, session)
     endpoint = resolve(nats, context=context, data=data)
     transport = await NatsTransport.connect(endpoint, name=name, inbox=inbox)
-    bus = Bus(transport, name=name, session=session, prefix=prefix, bounds=bounds)
+    first = subjects.token(prefix or os.environ.get(PREFIX_VARIABLE) or subjects.PREFIX)
+    bus = Bus(transport, name=name, session=session, prefix=first, bounds=bounds)
     await bus.start()
     return bus

@@ -61,8 +61,8 @@ def resolve(
 ) -> Endpoint:
     """Return where to connect: the first that is there.
 
-    1. `url`; 2. the NATS context named `context`; 3. `$ANTIPHON_NATS`; 4. the embedded server that serves the data
-    directory (`data`, or `$ANTIPHON_DATA`, or the user's own); 5. the NATS context that `nats context select` chose.
+    1. `url`; 2. the NATS context named `context`; 3. the embedded server that serves `data`; 4. `$ANTIPHON_NATS`; 5. the
+    one that serves `$ANTIPHON_DATA` or the user's own directory; 6. the NATS context that `nats context select` chose.
 
     Raises `InvalidSetting` for one that is there and broken, `NotConnected` when there is none.
     """
@@ -70,6 +70,8 @@ def resolve(
         return parse(url, source="the given URL")
     if context is not None:
         return read_context(context, environment)
+    if data is not None and (server := running(data)) is not None:
+        return Endpoint(server.url, source=f"the server of {data}")
     if given := environment.get(URL_VARIABLE):
         return parse(given, source=f"${URL_VARIABLE}")
     folder = data or _data(environment)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import socket
 import subprocess
 from pathlib import Path
 from typing import Final
@@ -38,6 +39,7 @@ class Files:
         self._errors = data / "server.err"
         self._pid = data / "server.pid"
         self._ports = data / "ports"
+        self._last_port = data / "port"
         self._log_start = 0
 
     def write(self, port: int, *, monitor: bool, more: str) -> None:
@@ -106,6 +108,21 @@ class Files:
         """Remove what only a running server's files mean."""
         for path in (self._pid, *self._ports.glob("*.ports")):
             path.unlink(missing_ok=True)
+
+    def last_port(self) -> int:
+        """Return the port of the last start if it is free, else -1: whoever was connected finds the server again."""
+        try:
+            port = int(self._last_port.read_text("ascii"))
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", port))
+        except (OSError, ValueError, OverflowError):
+            return -1
+        return port
+
+    def remember_port(self, url: str) -> None:
+        """Keep the port for the next start."""
+        write_private(self._last_port, url.rpartition(":")[2])
 
     def words(self) -> str:
         """Return what the server said last since this start: its errors if there are any, else its last lines."""

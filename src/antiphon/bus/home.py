@@ -75,6 +75,14 @@ def default_data_dir() -> Path:
     return Path(given).expanduser() if given else platformdirs.user_data_path("antiphon", appauthor=False)
 
 
+def _make(data: Path) -> None:
+    """Make the directory and what is missing above it for this user only; `parents=True` gives parents the default."""
+    if not data.is_dir():
+        if not data.parent.exists():
+            _make(data.parent)
+        data.mkdir(mode=0o700, exist_ok=True)
+
+
 def prepare(data: Path) -> Path:
     """Make the directory for this user only and return its full path.
 
@@ -83,7 +91,7 @@ def prepare(data: Path) -> Path:
     """
     try:
         data = data.expanduser().resolve()
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(data)
         if not any(data.iterdir()):
             data.chmod(0o700)
         mode = data.stat().st_mode

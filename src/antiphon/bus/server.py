@@ -28,7 +28,7 @@ from antiphon.bus.home import Lock, Running, default_data_dir, prepare, remove_n
 from antiphon.errors import ServerFailed, ServerMissing, ServerTooOld
 
 VERSION_MIN: Final = (2, 14, 3)
-"""Older servers have holes that the permissions of part 3 rest on (FACTS)."""
+"""Older servers have holes that permissions rest on (docs/decisions/nats-facts.md)."""
 START_MS_MAX: Final = 15_000
 """A start takes ~35 ms, with gigabytes of streams to recover some seconds."""
 STOP_MS_MAX: Final = 10_000
@@ -84,7 +84,7 @@ class Options:
     """How the embedded server is started.
 
     Attributes:
-        port: -1 lets the server choose a free one; a restart in place names the old one.
+        port: -1 takes the one of the last start on this data directory if it is free, else lets the server choose.
         monitor: whether it serves its HTTP monitoring, on a free loopback port.
         more: further lines of configuration, e.g. accounts and permissions.
         binary: the nats-server, None = `find_binary()`.
@@ -130,7 +130,9 @@ class EmbeddedServer:
             binary = options.binary or find_binary()
             found = await asyncio.to_thread(version, binary)
             await _end_orphans(files)
-            files.write(options.port, monitor=options.monitor, more=options.more)
+            files.write(
+                options.port if options.port >= 0 else files.last_port(), monitor=options.monitor, more=options.more
+            )
             process = files.spawn(binary, tie=options.tied)
             ports = await _ports(files, process)
             note = Running(
@@ -142,6 +144,7 @@ class EmbeddedServer:
                 monitor_url=ports.get("monitoring"),
             )
             write_note(files.data, note)
+            files.remember_port(note.url)
             return cls(files, lock, process, note)
         except BaseException:
             if process is not None:

@@ -13,7 +13,7 @@ from antiphon.messages.search import NodeLine, Outcome, SearchAnswer
 SILENT = {
     Outcome.TIMED_OUT: "timed out",
     Outcome.FAILED: "failed",
-    Outcome.SKIPPED: "skipped: its breaker is open",
+    Outcome.SKIPPED: "skipped",
 }
 CSV_COLUMNS = ("rank", "score", "node", "id", "title", "url", "snippet", "also")
 
@@ -79,7 +79,8 @@ def _hits(answer: SearchAnswer) -> str:
 
 
 def _why(node: NodeLine) -> str:
-    return SILENT[node.outcome] if node.outcome is not Outcome.FAILED or not node.code else f"failed: {node.code}"
+    is_told = node.outcome is not Outcome.TIMED_OUT and node.code
+    return f"{SILENT[node.outcome]}: {node.code}" if is_told else SILENT[node.outcome]
 
 
 def _number(value: object) -> str:

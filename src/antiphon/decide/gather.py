@@ -1,32 +1,49 @@
 """An exact gather: who is expected, who was asked, what became of them, and when it is over.
 
 Sans-I/O: asks go out and replies come in through the caller, time is an argument. The expected set is known from the
-registry, so the gather ends the moment the last expected node has answered, failed or passed the deadline; there is
-no timer that waits for more. "Nobody listens" means that the question was never delivered: the node's next instance
-is asked at once. One object holds one gather and is changed by its methods only; a new frozen state for each of ten
-replies would cost a third of a search (docs/decisions).
+registry, so the gather ends the moment the last expected node has answered, failed, been skipped or passed its own
+bound; there is no timer that waits for more. "Nobody listens" means that the question was never delivered: the node's
+next instance is asked at once. What may be asked again waits for its time (`decide/retry.py`); a late node's next
+instance is asked besides, once (`decide/hedge.py`), and the first of the two that answers counts. One object holds one
+gather and is changed by its methods only; a new frozen state for each of ten replies would cost a third of a search
+(docs/decisions).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from antiphon.messages.search import Outcome
 
 PENDING = None
+NEVER = 2**62
+"""A time that does not come."""
 
 
 class Expected(msgspec.Struct, frozen=True, gc=False):
-    """One node of the expected set and its instances in the order to try them; none when all are down."""
+    """One node of the expected set.
+
+    Attributes:
+        node: its name.
+        instances: its instances in the order to try them; none when it is not to be asked.
+        bound_us: how long it is waited for, from its first ask on.
+        hedge_us: when its next instance is asked besides, from its first ask on.
+        code: why it is not asked, where `instances` is empty.
+        text: the same for people.
+    """
 
     node: str
     instances: tuple[str, ...]
+    bound_us: int = NEVER
+    hedge_us: int = NEVER
+    code: str = "down"
+    text: str = "every instance has missed its heartbeats"
 
 
 class Ask(msgspec.Struct, frozen=True, gc=False):
-    """Ask this instance now; asks are numbered in the order in which they are given out."""
+    """Ask this instance now; asks are numbered (`slot`) in the order in which they are given out."""
 
     at: int
     node: str
@@ -36,7 +53,22 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
 class Line:
     """What is known of one expected node."""
 
-    __slots__ = ("attempts", "code", "hits", "instance", "node", "outcome", "text", "took_us", "tries")
+    __slots__ = (
+        "attempts",
+        "bound_at_us",
+        "code",
+        "hedge_at_us",
+        "hits",
+        "instance",
+        "is_hedged",
+        "node",
+        "outcome",
+        "retry_at_us",
+        "running",
+        "text",
+        "took_us",
+        "tries",
+    )
 
     def __init__(self, expected: Expected) -> None:
         self.node = expected.node
@@ -48,19 +80,29 @@ class Line:
         self.hits = 0
         self.took_us = 0
         self.attempts = 0
+        self.running = 0
+        self.is_hedged = False
+        self.bound_at_us = NEVER
+        self.hedge_at_us = NEVER
+        self.retry_at_us = NEVER
 
 
 class Gathering:
     """One gather in progress."""
 
-    __slots__ = ("_asked_us", "_owners", "counts", "lines", "pending")
+    __slots__ = ("_asked_us", "_expected", "_instances", "_live", "_owners", "counts", "hedged", "lines", "pending")
 
     def __init__(self, expected: Sequence[Expected]) -> None:
         self.lines = [Line(one) for one in expected]
         self.pending = len(self.lines)
         self.counts = dict.fromkeys(Outcome, 0)
+        self.hedged = 0
+        """Nodes of which a second instance was asked because the first was late."""
+        self._expected = expected
         self._owners: list[int] = []
+        self._instances: list[str] = []
         self._asked_us: list[int] = []
+        self._live: list[bool] = []
 
     @property
     def is_over(self) -> bool:
@@ -68,53 +110,122 @@ class Gathering:
         return self.pending == 0
 
     def begin(self, now_us: int) -> list[Ask]:
-        """Return whom to ask first: one instance of each node; a node of which all instances are down is skipped."""
+        """Return whom to ask first: one instance of each node; a node without instances to ask is skipped."""
         asks: list[Ask] = []
-        for at, line in enumerate(self.lines):
+        for at, (line, expected) in enumerate(zip(self.lines, self._expected, strict=True)):
             if line.tries:
-                asks.append(self._ask(at, now_us))
+                line.bound_at_us = now_us + expected.bound_us
+                line.hedge_at_us = now_us + expected.hedge_us
+                asks.append(self._ask(at, line, now_us))
             else:
-                self._end(line, Outcome.SKIPPED, "down", "every instance has missed its heartbeats")
+                self._end(line, Outcome.SKIPPED, expected.code, expected.text)
         return asks
 
     def answered(self, slot: int, hits: int, now_us: int) -> int | None:
         """Take an answer; return the index of its line, or None if that node's fate is sealed already."""
         at = self._owners[slot]
         line = self.lines[at]
+        self._settle(slot, line)
         if line.outcome is not PENDING:
             return None
+        line.instance = self._instances[slot]
         line.hits = hits
         line.took_us = now_us - self._asked_us[slot]
         self._end(line, Outcome.ANSWERED if hits else Outcome.EMPTY)
         return at
 
-    def failed(self, slot: int, code: str, text: str, now_us: int, *, is_undelivered: bool = False) -> Ask | None:
-        """Take a failure; return whom to ask instead when the question was never delivered."""
+    def failed(
+        self,
+        slot: int,
+        code: str,
+        text: str,
+        now_us: int,
+        *,
+        is_undelivered: bool = False,
+        retry: Callable[[int], int | None] | None = None,
+    ) -> Ask | None:
+        """Take a failure; return whom to ask instead at once, when the question was never delivered.
+
+        Args:
+            slot: which ask it was.
+            code: the error's wire code.
+            text: the same for people.
+            now_us: the time.
+            is_undelivered: whether no handler has begun.
+            retry: called with the attempts so far when the node would fail now; returns after how many microseconds
+                it may be asked again, or None.
+        """
         at = self._owners[slot]
         line = self.lines[at]
+        self._settle(slot, line)
         if line.outcome is not PENDING:
             return None
+        line.instance = self._instances[slot]
         line.took_us = now_us - self._asked_us[slot]
         if is_undelivered and line.attempts < len(line.tries):
-            return self._ask(at, now_us)
-        self._end(line, Outcome.FAILED, code, text)
+            return self._ask(at, line, now_us)
+        if line.running or line.retry_at_us < NEVER:
+            return None  # the other one may still answer
+        again_us = retry(line.attempts) if retry is not None else None
+        if again_us is not None and now_us + again_us < line.bound_at_us:
+            line.retry_at_us = now_us + again_us
+            line.code, line.text = code, text
+        else:
+            self._end(line, Outcome.FAILED, code, text)
         return None
+
+    def wake_us(self) -> int:
+        """Return when `due` has something to do next, `NEVER` if it has not."""
+        earliest = NEVER
+        for line in self.lines:
+            if line.outcome is PENDING:
+                earliest = min(earliest, line.bound_at_us, line.hedge_at_us, line.retry_at_us)
+        return earliest
+
+    def due(self, now_us: int, may_hedge: Callable[[], bool]) -> list[Ask]:
+        """Do what time has brought: return retries and hedges to send; a node past its bound has timed out.
+
+        `may_hedge` pays for a hedge from its budget, or says no.
+        """
+        asks: list[Ask] = []
+        for at, line in enumerate(self.lines):
+            if line.outcome is not PENDING:
+                continue
+            if now_us >= line.bound_at_us:
+                self._time_out(at, line, now_us, "no answer within the bound learned of this node")
+            elif now_us >= line.retry_at_us:
+                line.retry_at_us = NEVER
+                asks.append(self._ask(at, line, now_us))
+            elif now_us >= line.hedge_at_us:
+                line.hedge_at_us = NEVER
+                if line.running and line.attempts < len(line.tries) and may_hedge():
+                    line.is_hedged = True
+                    self.hedged += 1
+                    asks.append(self._ask(at, line, now_us))
+        return asks
 
     def deadline(self, now_us: int) -> None:
         """End the gather: whoever has not answered has timed out."""
-        asked = dict(zip(self._owners, self._asked_us, strict=True))
         for at, line in enumerate(self.lines):
             if line.outcome is PENDING:
-                line.took_us = now_us - asked.get(at, now_us)
-                self._end(line, Outcome.TIMED_OUT, "out_of_budget", "no answer within the deadline")
+                self._time_out(at, line, now_us, "no answer within the deadline")
 
-    def open(self) -> list[Ask]:
-        """Return whom was asked and has neither answered nor failed."""
+    def running(self) -> list[tuple[int, Ask, int]]:
+        """Return (slot, ask, when it was asked) of each ask that nothing was heard of."""
         return [
-            Ask(at, line.node, line.instance)
-            for at, line in enumerate(self.lines)
-            if line.outcome is PENDING and line.instance is not None
+            (slot, Ask(self._owners[slot], self.lines[self._owners[slot]].node, self._instances[slot]), asked_us)
+            for slot, (is_live, asked_us) in enumerate(zip(self._live, self._asked_us, strict=True))
+            if is_live
         ]
+
+    def losers(self) -> list[tuple[int, Ask, int]]:
+        """Return the asks that are still running although their node's fate is sealed, and forget them."""
+        if not self.hedged and not self.counts[Outcome.TIMED_OUT]:
+            return []
+        lost = [one for one in self.running() if self.lines[one[1].at].outcome is not PENDING]
+        for slot, ask, _ in lost:
+            self._settle(slot, self.lines[ask.at])
+        return lost
 
     @property
     def reached(self) -> int:
@@ -126,13 +237,30 @@ class Gathering:
         """The names of the nodes that answered."""
         return frozenset(line.node for line in self.lines if line.outcome in (Outcome.ANSWERED, Outcome.EMPTY))
 
-    def _ask(self, at: int, now_us: int) -> Ask:
-        line = self.lines[at]
-        line.instance = line.tries[line.attempts]
+    def _ask(self, at: int, line: Line, now_us: int) -> Ask:
+        instance = line.tries[line.attempts % len(line.tries)]
+        if line.instance is None:
+            line.instance = instance
         line.attempts += 1
+        line.running += 1
         self._owners.append(at)
+        self._instances.append(instance)
         self._asked_us.append(now_us)
-        return Ask(at, line.node, line.instance)
+        self._live.append(True)
+        return Ask(at, line.node, instance)
+
+    def _settle(self, slot: int, line: Line) -> None:
+        if self._live[slot]:
+            self._live[slot] = False
+            line.running -= 1
+
+    def _time_out(self, at: int, line: Line, now_us: int, text: str) -> None:
+        if line.running or line.code is None:
+            asked = [asked_us for owner, asked_us in zip(self._owners, self._asked_us, strict=True) if owner == at]
+            line.took_us = now_us - min(asked, default=now_us)
+            self._end(line, Outcome.TIMED_OUT, "out_of_budget", text)
+        else:  # it had failed and was to be asked again
+            self._end(line, Outcome.FAILED, line.code, line.text)
 
     def _end(self, line: Line, outcome: Outcome, code: str | None = None, text: str | None = None) -> None:
         line.outcome = outcome

@@ -6,7 +6,7 @@ it further ahead than the burst allows waits. A key whose time has come is as go
 without changing any verdict, and the memory is bounded by how many are busy at once.
 
 Several masters each with a limiter would allow each caller several times the rate. The exact count is a JetStream
-counter for each key and window (`Nats-Incr: 1`; the acknowledgement carries the new `val`; FACTS: 0.2-0.6 ms). Two
+counter for each key and window (`Nats-Incr: 1`; the acknowledgement carries the new `val`; docs/decisions/nats-facts.md: 0.2-0.6 ms). Two
 fixed windows make a sliding one: the last window counts by the share of it that still lies within a period of now
 (the approximation that Cloudflare uses; exact for an even flow, and no aligned window ever exceeds the limit).
 """

@@ -1,6 +1,6 @@
 """What a handler found becomes what travels: counted, hashed, with a snippet, and without the full text.
 
-The evidence is the best that the handler allows (SEARCH.md): its own counts and statistics; else the question's terms
+The evidence is the best that the handler allows (docs/search.md): its own counts and statistics; else the question's terms
 counted in the text that it returned; else counted in title and snippet, which the missing `length` says. Counting a
 document costs fifty times what looking a count up does, and a node has few documents that are found often, so the last
 ones are remembered.
@@ -81,7 +81,8 @@ def _hit(one: object) -> Hit:
 
 def encode(query: Query, result: Found, load: Load, *, bytes_max: int = NodeFound.size_max) -> tuple[bytes, int]:
     """Return the reply's JSON and how many hits were left out because of the bounds on number and bytes."""
-    comparable = query.analyser == analyser.default().id
+    ours = analyser.default().id
+    comparable = query.analyser == ours and result.analyser in (None, ours)
     hits = [_present(query, hit, comparable) for hit in result.hits[:HITS_MAX]]
     statistics = None
     if comparable and result.statistics is not None:

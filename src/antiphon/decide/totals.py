@@ -20,7 +20,7 @@ from antiphon.messages.wire import WireHit, WireStatistics
 K1 = 1.2
 B = 0.75
 OWN_SHARE = 0.5
-"""Weight of a node's own term shares against all nodes' in the node prior; .5 to .8 measured alike (SEARCH.md)."""
+"""Weight of a node's own term shares against all nodes' in the node prior; .5 to .8 measured alike (docs/search.md)."""
 PRIOR_WIDTH = 0.35
 """How far, in mean log shares, a node's prior falls to 1/e."""
 POSTINGS_SHARE = 0.6

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _IMPORTED_NS = time.monotonic_ns()
+_IS_A_SHELLS = any(os.times()[2:4])
+"""Whether this process ended children before it was Python: a shell that had other work first, e.g. installing."""
 
 
 @dataclass(slots=True)
@@ -28,6 +30,8 @@ class Timing:
 
 def since_start_ms() -> int:
     """Return milliseconds since this process began, where the system tells; else since this was imported."""
+    if _IS_A_SHELLS:
+        return (time.monotonic_ns() - _IMPORTED_NS) // 1_000_000
     try:
         fields = Path("/proc/self/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
         begun_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")

@@ -2,7 +2,7 @@
 
 BM25 from evidence makes hits of different nodes comparable; a tenth of the score stays with the node's own order, which
 may know more than words; a fifth more goes to nodes whose collection is about the question. .98-1.05 of one central
-index over all documents, mixed engines and different collections alike (SEARCH.md).
+index over all documents, mixed engines and different collections alike (docs/search.md).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reciprocal rank fusion: every node votes 1 / (60 + rank) for each content (Cormack, Clarke, Buettcher 2009).
 
 Made for several rankings of the *same* documents, where votes add up: here, hits with the same content hash. Over
-different documents it is round-robin, and rank 1 of the wrong node ties with rank 1 of the right one (SEARCH.md:
+different documents it is round-robin, and rank 1 of the wrong node ties with rank 1 of the right one (docs/search.md:
 .43 by topic, .17 on different collections), so it is no default.
 """
 
