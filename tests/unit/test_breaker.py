@@ -239,9 +239,8 @@ class Fleet(RuleBasedStateMachine):
             assert self.now_ms - begun_ms <= bound_ms, (self.bucket.record, [p.breakers.breakers for p in self.peers])
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_masters_that_race_for_every_probe_never_probe_at_once(seed: int) -> None:
-    """The machine above seldom gets as far as a race; here nearly every step is one."""
+def race(seed: int) -> int:
+    """The machine above seldom gets as far as a race; here nearly every step is one; returns the probes granted."""
     dice = Random(seed)
     fleet = Fleet()
     granted = 0
@@ -270,8 +269,12 @@ def test_masters_that_race_for_every_probe_never_probe_at_once(seed: int) -> Non
                 fleet.calls(at, FAILED, 5)
         granted += len(fleet.live) > before
         fleet.at_most_one_probe_is_live()
-    assert granted > 1, "the run was a race"
     fleet.teardown()
+    return granted
+
+
+def test_masters_that_race_for_every_probe_never_probe_at_once() -> None:
+    assert sum(map(race, range(60))) > 200, "they did race"
 
 
 TestFleet = Fleet.TestCase

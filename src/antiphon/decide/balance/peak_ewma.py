@@ -1,0 +1,47 @@
+"""Peak EWMA: of two instances drawn at random, the one with the lower expected cost, latency times requests in flight.
+
+A rise of latency is believed at once, a fall slowly, so that a stall is left alone after its first late reply (Finagle,
+`Balancers.p2cPeakEwma`; Linkerd). The estimate fades while nothing is measured, so that a slow one is tried again.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from antiphon.decide.balancing import two_of
+from antiphon.decide.load import FADE_MS, InstanceLoad, Loads
+
+KEEPS_WEIGHTS = False
+AVOIDS_FAILING = True
+
+
+class Strategy:
+    """No state: the peaks stand in the loads."""
+
+    __slots__ = ()
+
+    def order(self, candidates: tuple[str, ...], loads: Loads, now_ms: int, dice: Random) -> tuple[str, ...]:
+        """Return the cheaper one of two, the other, and the rest."""
+        if len(candidates) < 2:  # noqa: PLR2004 - one has no choice
+            return candidates
+        drawn = two_of(candidates, dice)
+        if cost(loads[drawn[0]], now_ms) <= cost(loads[drawn[1]], now_ms):
+            return drawn
+        return (drawn[1], drawn[0], *drawn[2:])
+
+
+def cost(load: InstanceLoad, now_ms: int) -> float:
+    """Return the expected cost of one more request."""
+    if load.failures and load.is_shunned(now_ms):
+        return _SHUNNED + load.in_flight
+    peak = load.peak_us or float(load.told_latency_us)
+    if not peak:
+        return _UNKNOWN_US * load.in_flight
+    idle_ms = now_ms - max(load.measured_ms, load.asked_ms)
+    if idle_ms > 0:
+        peak /= 1.0 + (idle_ms / FADE_MS) ** 2
+    return peak * (load.queue(now_ms) + 1)
+
+
+_UNKNOWN_US = 1e12
+_SHUNNED = 1e15

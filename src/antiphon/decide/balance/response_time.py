@@ -1,0 +1,36 @@
+"""Response time: the instance with the lowest moving average of round trips (alpha 0.3), fading while it is not asked.
+
+Simple, and it herds: everybody asks the fastest until it is not the fastest any more. `peak_ewma` and `prequal` count
+requests in flight as well.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from antiphon.decide.balancing import latency_us, rotated
+from antiphon.decide.load import Loads
+
+KEEPS_WEIGHTS = False
+AVOIDS_FAILING = True
+
+
+class Strategy:
+    """No state."""
+
+    __slots__ = ()
+
+    def order(self, candidates: tuple[str, ...], loads: Loads, now_ms: int, dice: Random) -> tuple[str, ...]:
+        """Return the candidates, the fastest first."""
+        if len(candidates) < 2:  # noqa: PLR2004 - one has no rank
+            return candidates
+
+        def rank(name: str) -> float:
+            load = loads[name]
+            known = latency_us(load, now_ms)
+            return known + _SHUNNED if load.failures and load.is_shunned(now_ms) else known
+
+        return tuple(sorted(rotated(candidates, dice), key=rank))
+
+
+_SHUNNED = 1e15

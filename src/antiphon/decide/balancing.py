@@ -1,0 +1,71 @@
+"""What a balancing strategy is: for one node and one master, the order in which to try its instances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Protocol
+
+from antiphon.decide.load import FADE_MS, InstanceLoad, Loads
+
+
+class Strategy(Protocol):
+    """One strategy's own state for one node; it sees only instances that may be asked."""
+
+    def order(self, candidates: tuple[str, ...], loads: Loads, now_ms: int, dice: Random) -> tuple[str, ...]:
+        """Return the candidates, each once: the first is asked, the others follow when nobody listens there."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Balancer:
+    """One strategy of the catalogue `decide/balance`.
+
+    Attributes:
+        name: the module's name, which is what a setting or a question names.
+        summary: the module's first sentence.
+        make: a new state, for one master and one node.
+        keeps_weights: whether shares converge to the instances' weights.
+        avoids_failing: whether an instance that fails fast gets less than its share.
+    """
+
+    name: str
+    summary: str
+    make: Callable[[], Strategy]
+    keeps_weights: bool
+    avoids_failing: bool
+
+
+def rotated(candidates: tuple[str, ...], dice: Random) -> tuple[str, ...]:
+    """Return the candidates from a random one on: a stable sort then breaks ties evenly."""
+    at = int(dice.random() * len(candidates))
+    return candidates[at:] + candidates[:at] if at else candidates
+
+
+def two_of(candidates: tuple[str, ...], dice: Random) -> tuple[str, ...]:
+    """Return the candidates, two different ones drawn at random first."""
+    total = len(candidates)
+    one = int(dice.random() * total)
+    other = int(dice.random() * (total - 1))
+    if other >= one:
+        other += 1
+    rest = [name for at, name in enumerate(candidates) if at not in (one, other)]
+    return (candidates[one], candidates[other], *rest)
+
+
+def latency_us(load: InstanceLoad, now_ms: int) -> float:
+    """Return the expected round trip: as measured, else as told, fading since it was last asked.
+
+    One that nobody has measured is tried once, and not again before that has ended.
+    """
+    measured = load.latency_us
+    if not measured:
+        if load.in_flight:
+            return _UNKNOWN_US
+        return float(load.told_latency_us)
+    idle_ms = now_ms - load.asked_ms
+    return measured / (1.0 + (idle_ms / FADE_MS) ** 2) if idle_ms > 0 else measured
+
+
+_UNKNOWN_US = 1e12
