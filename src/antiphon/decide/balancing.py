@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Protocol
 
-from antiphon.decide.load import FADE_MS, InstanceLoad, Loads
+from antiphon.decide.load import InstanceLoad, Loads, fading
 
 
 class Strategy(Protocol):
@@ -64,8 +64,7 @@ def latency_us(load: InstanceLoad, now_ms: int) -> float:
         if load.in_flight:
             return _UNKNOWN_US
         return float(load.told_latency_us)
-    idle_ms = now_ms - load.asked_ms
-    return measured / (1.0 + (idle_ms / FADE_MS) ** 2) if idle_ms > 0 else measured
+    return measured * fading(now_ms - load.asked_ms)
 
 
 _UNKNOWN_US = 1e12

@@ -14,13 +14,14 @@ Estimates that nobody renews fade, so that a slow instance is tried again now an
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import exp
 from types import TracebackType
 from typing import Self
 
 from antiphon.decide.ending import Ending
 
 ALPHA = 0.3
-"""The weight of the newest round trip in the moving average."""
+"""The weight of the newest round trip in the moving average, more when the last one is long ago."""
 FADE_MS = 10_000
 """An estimate that is not renewed shrinks to 1/e within this (Finagle's default decay)."""
 SHUN_MS = 100
@@ -118,14 +119,16 @@ class Flight:
 
 
 def _measure(load: InstanceLoad, took_us: int, now_ms: int) -> None:
+    kept = fading(now_ms - load.measured_ms)
     known = load.latency_us
-    load.latency_us = known + ALPHA * (took_us - known) if known else float(took_us)
-    peak = load.peak_us
-    if took_us >= peak:
-        load.peak_us = float(took_us)
-    else:  # 1/(1+x) stands for exp(-x): a third of its cost, and never below it
-        load.peak_us = took_us + (peak - took_us) / (1.0 + (now_ms - load.measured_ms) / FADE_MS)
+    load.latency_us = took_us + (known - took_us) * (1.0 - ALPHA) * kept if known else float(took_us)
+    load.peak_us = max(float(took_us), took_us + (load.peak_us - took_us) * kept)
     load.measured_ms = now_ms
+
+
+def fading(idle_ms: int) -> float:
+    """Return what is left of an estimate that nobody renewed for so long, as a share."""
+    return exp(-idle_ms / FADE_MS) if idle_ms > FADE_MS // 100 else 1.0
 
 
 class Loads(dict[str, InstanceLoad]):

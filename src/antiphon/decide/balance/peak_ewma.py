@@ -9,7 +9,7 @@ from __future__ import annotations
 from random import Random
 
 from antiphon.decide.balancing import two_of
-from antiphon.decide.load import FADE_MS, InstanceLoad, Loads
+from antiphon.decide.load import InstanceLoad, Loads, fading
 
 KEEPS_WEIGHTS = False
 AVOIDS_FAILING = True
@@ -37,10 +37,7 @@ def cost(load: InstanceLoad, now_ms: int) -> float:
     peak = load.peak_us or float(load.told_latency_us)
     if not peak:
         return _UNKNOWN_US * load.in_flight
-    idle_ms = now_ms - max(load.measured_ms, load.asked_ms)
-    if idle_ms > 0:
-        peak /= 1.0 + (idle_ms / FADE_MS) ** 2
-    return peak * (load.queue(now_ms) + 1)
+    return peak * fading(now_ms - max(load.measured_ms, load.asked_ms)) * (load.queue(now_ms) + 1)
 
 
 _UNKNOWN_US = 1e12
