@@ -72,9 +72,9 @@ def test_time_outs_never_shorten_a_quantile(answers: list[int], waits: list[int]
         assert new <= max(longest, *waits, 0) * 1.03
 
 
-@given(st.lists(st.integers(1_000, 9_000), min_size=1, max_size=200), st.integers(1, 500), st.integers(0, 999))
+@given(st.lists(st.integers(1_000, 9_000), min_size=1, max_size=200), st.integers(1, 500), st.integers(0, 900))
 def test_short_deadlines_say_nothing_about_what_lies_beyond(answers: list[int], cuts: int, waited_us: int) -> None:
-    # a publisher with a deadline below every answer learns nothing of how long they take
+    # a deadline in a bucket below every answer tells nothing of how long they take
     alone, both = Digest(), Digest()
     for latency_us in answers:
         alone.record(latency_us, 0)

@@ -57,7 +57,6 @@ def test_the_wait_that_is_named_is_the_shortest_that_helps(rate: Rate, passed: l
 def test_forgetting_the_idle_changes_no_verdict(rate: Rate, asks: list[tuple[str, int]]) -> None:
     small, large = Limiter[str](3), Limiter[str]()
     now_ms = 0
-    busy_ms: dict[str, int] = {}  # in the large one: until when each key is not idle, at least
     for key, passed_ms in asks:
         now_ms += passed_ms
         verdict = small.judge(key, rate, now_ms)
@@ -65,12 +64,11 @@ def test_forgetting_the_idle_changes_no_verdict(rate: Rate, asks: list[tuple[str
         known = key in small._arrivals_ns
         if verdict.is_allowed or known:
             assert large.judge(key, rate, now_ms) == verdict
-            busy_ms[key] = now_ms
-        else:  # refused for want of room: three others are busy, and one of them is idle at the named time
+        else:  # refused for want of room: three others are busy, and none of them is idle before the named time
             full = sorted(small._arrivals_ns.values())
             assert len(full) == 3
             assert full[0] > now_ms * 1_000_000
-            assert verdict.retry_after_ms == -(-(full[0] - now_ms * 1_000_000) // 1_000_000)
+            assert 1 <= verdict.retry_after_ms <= -(-(full[0] - now_ms * 1_000_000) // 1_000_000)
 
 
 @given(RATES, st.integers(0, 10_000), st.integers(0, 10_000), st.booleans())

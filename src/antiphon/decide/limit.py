@@ -6,9 +6,10 @@ it further ahead than the burst allows waits. A key whose time has come is as go
 without changing any verdict, and the memory is bounded by how many are busy at once.
 
 Several masters each with a limiter would allow each caller several times the rate. The exact count is a JetStream
-counter for each key and window (`Nats-Incr: 1`; the acknowledgement carries the new `val`; docs/decisions/nats-facts.md: 0.2-0.6 ms). Two
-fixed windows make a sliding one: the last window counts by the share of it that still lies within a period of now
-(the approximation that Cloudflare uses; exact for an even flow, and no aligned window ever exceeds the limit).
+counter for each key and window (`Nats-Incr: 1`; the acknowledgement carries the new `val`; 0.2-0.6 ms,
+docs/decisions/nats-facts.md). Two fixed windows make a sliding one: the last window counts by the share of it that
+still lies within a period of now (the approximation that Cloudflare uses; exact for an even flow, and no aligned
+window ever exceeds the limit).
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Limiter(Generic[K]):
         return len(self._arrivals_ns)
 
     def judge(self, key: K, rate: Rate, now_ms: int) -> Verdict:
-        """Let one in, or say when to come back; whoever comes back then, alone, is let in."""
+        """Let one in, or say when to come back: a key that is known is let in then, a new one when there is room."""
         now_ns = now_ms * NS
         arrival_ns = self._arrivals_ns.get(key)
         if arrival_ns is None:
