@@ -94,3 +94,10 @@ def test_the_named_wait_follows_the_pace(service_ms: int) -> None:
     verdict = bulkhead.enter(999, now_ms + 10**6, now_ms)
     assert verdict.turn is Turn.REFUSE
     assert abs(verdict.retry_after_ms - 3 * service_ms) <= 0.1 * 3 * service_ms + 1
+
+
+def test_nothing_is_run_at_its_deadline() -> None:
+    bulkhead: Bulkhead[str] = Bulkhead(BulkheadBounds(in_flight_max=1))
+    assert bulkhead.enter("a", 100, 0) == RUN
+    assert bulkhead.enter("b", 50, 0) == bulkhead.enter("c", 51, 0) == WAIT
+    assert bulkhead.left(50) == ("c", ("b",))

@@ -71,6 +71,12 @@ def test_forgetting_the_idle_changes_no_verdict(rate: Rate, asks: list[tuple[str
             assert 1 <= verdict.retry_after_ms <= -(-(full[0] - now_ms * 1_000_000) // 1_000_000)
 
 
+def test_a_key_is_forgotten_when_it_is_idle_and_not_before() -> None:
+    rate, limiter = Rate(count=1, period_ms=10, burst=1), Limiter[str](1)
+    assert limiter.judge("web", rate, 0).is_allowed
+    assert [limiter.judge("crm", rate, now_ms).retry_after_ms for now_ms in (0, 6, 9, 10)] == [10, 4, 1, 0]
+
+
 @given(RATES, st.integers(0, 10_000), st.integers(0, 10_000), st.booleans())
 def test_a_held_key_is_let_in_at_the_very_millisecond(rate: Rate, asks: int, hold_ms: int, is_known: bool) -> None:
     limiter: Limiter[str] = Limiter()
