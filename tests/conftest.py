@@ -12,6 +12,9 @@ from antiphon.bus.server import EmbeddedServer
 from fabrics import MemoryFabric, NatsFabric, own_nats
 from fleet import Fleet, fleet_on
 
+UNTROUBLED = {"node_parallel_max": 1_000, "breaker_failures_max": 10**6, "breaker_rate_calls_min": 10**6}
+"""Neither breakers nor compartments, where something else is tried; they have tests of their own."""
+
 
 @pytest.fixture(scope="session")
 def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -28,10 +31,10 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 async def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Fleet]:
     """A fleet on the memory bus, and the same on a real nats-server."""
     if request.param == "memory":
-        async with fleet_on(MemoryFabric()) as started:
+        async with fleet_on(MemoryFabric(), **UNTROUBLED) as started:
             yield started
     else:
-        async with own_nats(tmp_path / "nats") as fabric, fleet_on(fabric) as started:
+        async with own_nats(tmp_path / "nats") as fabric, fleet_on(fabric, **UNTROUBLED) as started:
             yield started
 
 

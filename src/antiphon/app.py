@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from antiphon import subjects
+from antiphon.actors.breaker import BreakerActor, BreakerHandle
 from antiphon.actors.master import Master
 from antiphon.actors.registry import Registry
 from antiphon.actors.search import SearchBounds
@@ -78,9 +79,24 @@ class MasterRole:
         await self.supervisor.start(
             "registry", lambda: Registry(bus, self.view, facts, patience=settings.patience(), bounds=bounds)
         )
+        handle = BreakerHandle()
+        await self.supervisor.start(
+            "breaker",
+            lambda: BreakerActor(bus, self.view, facts, handle, policy=settings.breaker(), bounds=bounds),
+        )
         await self.supervisor.start(
             "master",
-            lambda: Master(bus, self.view, facts, search=search, bounds=bounds, fallbacks=self.fallbacks),
+            lambda: Master(
+                bus,
+                self.view,
+                facts,
+                handle,
+                search=search,
+                dispatch=settings.dispatch(),
+                retries=settings.retries(),
+                bounds=bounds,
+                fallbacks=self.fallbacks,
+            ),
         )
         await self.discovery.start()
 

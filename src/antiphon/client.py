@@ -16,11 +16,11 @@ from __future__ import annotations
 import asyncio
 import getpass
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 from pydantic import ValidationError
 
@@ -28,10 +28,32 @@ from antiphon.bus.bus import Bus, first_reason
 from antiphon.bus.connect import connect
 from antiphon.decide.pages import parse_cursor
 from antiphon.errors import AntiphonError, CursorExpired, Malformed, NoResponders, NotConnected
-from antiphon.messages.registry import NodeEntry, NodeList
+from antiphon.messages.base import Message
+from antiphon.messages.card import Wish
+from antiphon.messages.operators import NodeGet, NodeRegister, NodeRemove, NodeRemoved, NodeUpdate
+from antiphon.messages.ping import PingAnswer, PingAsk
+from antiphon.messages.registry import NodeEntry, NodeList, Status
 from antiphon.messages.search import SearchAbandoned, SearchAnswer, SearchAsk, SearchPage
 
 DEADLINE_MS = 5_000
+
+M = TypeVar("M", bound=Message)
+
+
+class CardWords(TypedDict, total=False):
+    """What operators may set of a node; a field that is not given is the instances' own to say (docs/operations.md)."""
+
+    description: str
+    topics: Sequence[str]
+    capabilities: Sequence[str]
+    collections: Sequence[str]
+    instances_min: int
+    weight: int
+    version: str
+    metadata: Mapping[str, str]
+    balancer: str
+    max_parallel_requests: int
+    rate_per_minute: int
 
 
 class Client:
@@ -98,6 +120,7 @@ class Client:
         optional: Sequence[str] = (),
         min_coverage: float = 0.0,
         fusion: str | None = None,
+        balancer: str | None = None,
         explain: bool = False,
         paged: bool = False,
         deadline_ms: int = DEADLINE_MS,
@@ -113,6 +136,7 @@ class Client:
             optional: these do not count for `min_coverage`.
             min_coverage: the share of nodes, 0 to 1, below which the answer is not `sufficient`.
             fusion: a fusion method by name; default: the master's.
+            balancer: how instances are picked, by name; default: the node's, else the master's.
             explain: whether each hit says how its score came about.
             paged: keep the list, so that `answer.next` is the cursor of the next page; see `pages`.
             deadline_ms: how long to wait at most; an answer with what is there by then comes in time.
@@ -133,6 +157,7 @@ class Client:
                 optional=tuple(optional),
                 min_coverage=min_coverage,
                 fusion=fusion,
+                balancer=balancer,
                 explain=explain,
                 paged=paged,
             )
@@ -169,10 +194,103 @@ class Client:
             answer = await self.page(answer.next, limit=limit, deadline_ms=deadline_ms)
             yield answer
 
-    async def nodes(self, *, capability: str | None = None, topic: str | None = None) -> tuple[NodeEntry, ...]:
-        """Return the registered nodes, by name."""
-        listing = await self.bus.ask(NodeList(capability=capability, topic=topic))
-        return listing.nodes
+    async def nodes(
+        self,
+        *,
+        status: Status | str | None = None,
+        capability: str | None = None,
+        topic: str | None = None,
+        name: str | None = None,
+        where: str | None = None,
+    ) -> tuple[NodeEntry, ...]:
+        """Return the nodes that have all that is asked for, by name.
+
+        Args:
+            status: `active`, `draining`, `suspended` or `down`.
+            capability: what they can do.
+            topic: what they are about.
+            name: a glob such as `shop-*`.
+            where: an expression over the metadata such as `region=eu, tier!=test`.
+
+        Raises:
+            Malformed: the expression makes no sense; the text says where.
+        """
+        given = {"status": status, "capability": capability, "topic": topic, "name": name, "where": where}
+        found: list[NodeEntry] = []
+        after: str | None = None
+        while True:
+            listing = await self.bus.ask(_made(NodeList, **given, after=after))
+            found += listing.nodes
+            after = listing.next
+            if after is None:
+                return tuple(found)
+
+    async def get(self, node: str) -> NodeEntry:
+        """Return one node; raises `UnknownNode` where neither an instance nor an operator has named it."""
+        return await self.bus.ask(_made(NodeGet, node=node))
+
+    async def register(
+        self, node: str, *, status: Wish | str | None = None, replace: bool = False, **card: Unpack[CardWords]
+    ) -> NodeEntry:
+        """Make a node's card exactly this, and expect the node from now on, whether or not it has instances.
+
+        Args:
+            node: its name.
+            status: whether it is asked: `active`, `draining` or `suspended`; default: as it is, or active.
+            replace: whether another card that is there already is replaced.
+            card: what wins over what the node's instances say of themselves.
+
+        Raises:
+            AlreadyRegistered: it has another card, which is not to be replaced.
+            Malformed: a field is outside its bounds.
+        """
+        return await self.bus.ask(_made(NodeRegister, node=node, status=status, replace=replace, **card))
+
+    async def update(
+        self, node: str, *, status: Wish | str | None = None, unset: Sequence[str] = (), **card: Unpack[CardWords]
+    ) -> NodeEntry:
+        """Set some fields of a node's card and leave the others; metadata is set key by key.
+
+        Args:
+            node: its name.
+            status: whether it is asked.
+            unset: fields to give back to the node's instances; `metadata.KEY` is one key of the metadata.
+            card: the fields to set.
+
+        Raises:
+            UnknownNode: neither an instance nor an operator has named it.
+            Malformed: a field is outside its bounds.
+        """
+        return await self.bus.ask(_made(NodeUpdate, node=node, status=status, unset=tuple(unset), **card))
+
+    async def suspend(self, node: str) -> NodeEntry:
+        """Have a node no longer asked; answers say that it was skipped."""
+        return await self.update(node, status=Wish.SUSPENDED)
+
+    async def drain(self, node: str) -> NodeEntry:
+        """Have a node asked nothing new; what it has begun ends."""
+        return await self.update(node, status=Wish.DRAINING)
+
+    async def resume(self, node: str) -> NodeEntry:
+        """Have a suspended or draining node asked again."""
+        return await self.update(node, status=Wish.ACTIVE)
+
+    async def remove(self, node: str) -> NodeRemoved:
+        """Forget a node's card and its instances that are down; those that live stay (`left` says how many)."""
+        return await self.bus.ask(_made(NodeRemove, node=node))
+
+    async def ping(self, *nodes: str, wait_ms: int = 1_000) -> PingAnswer:
+        """Ping every instance of the named nodes, or of all; the answer has a line for each, the silent ones too."""
+        budget_ms = wait_ms + self.bus.bounds.budget_default_ms
+        return await self.bus.ask(_made(PingAsk, nodes=nodes, wait_ms=wait_ms), budget_ms=budget_ms)
+
+
+def _made(kind: type[M], **fields: Any) -> M:
+    """Return a message, or raise `Malformed` with what is wrong."""
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        raise Malformed(first_reason(error)) from None
 
 
 def user_name() -> str:

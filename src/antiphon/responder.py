@@ -22,6 +22,7 @@ from antiphon.errors import AntiphonError, HandlerFailed, UnknownMethod
 from antiphon.messages.base import Acknowledged, Message
 from antiphon.messages.handler import Query
 from antiphon.messages.lane import Load, NodeCancel, NodeFound, NodeSearch
+from antiphon.messages.ping import NodePing, NodePong
 from antiphon.messages.registry import HeartBeaten, NodeJoin, NodeLeave
 from antiphon.runtime.actor import Actor, ActorBounds, Encoded, answers, converses
 
@@ -66,6 +67,7 @@ class Responder(Actor):
         self._search = search
         self._threads: ThreadPoolExecutor | None = None
         self._latency_us = 0.0
+        self._made_ms = bus.clock.now_ms()
         self._heartbeat_ms = self.node_bounds.join_retry_ms
         self._beats_left = 0
 
@@ -116,6 +118,13 @@ class Responder(Actor):
     async def search(self, call: Call[NodeSearch]) -> Encoded[NodeFound]:
         """Answer a question of a master."""
         return Encoded(await self.find(call.message))
+
+    @converses(NodePing)
+    async def ping(self, call: Call[NodePing]) -> NodePong:  # noqa: ARG002 - a ping asks nothing else
+        """Say that this instance is there; not in the mailbox, where a join may be waiting for a master."""
+        load = self.load
+        others = load.model_copy(update={"in_flight": load.in_flight - 1})  # this one is no work
+        return NodePong(load=others, version=self.card.version, uptime_ms=self.bus.clock.now_ms() - self._made_ms)
 
     async def find(self, ask: NodeSearch) -> bytes:
         """Run the author's handler and return the encoded `NodeFound`; whatever it raises is `HandlerFailed`."""

@@ -11,10 +11,16 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from antiphon.bus.bus import Bounds, first_reason
-from antiphon.decide import fuse
+from antiphon.decide import balance, fuse
+from antiphon.decide.bound import BoundLimits
+from antiphon.decide.breaker import BreakerPolicy
+from antiphon.decide.bulkhead import BulkheadBounds
+from antiphon.decide.dispatch import DispatchBounds
+from antiphon.decide.hedge import HedgeBounds
 from antiphon.decide.pages import PageBounds
 from antiphon.decide.registry import Patience
 from antiphon.decide.restarts import Intensity
+from antiphon.decide.retry import RetryBounds
 from antiphon.errors import InvalidSetting
 from antiphon.runtime.actor import ActorBounds
 
@@ -63,6 +69,29 @@ class Settings(BaseSettings):
         default=4_096, ge=0, description="given-up asks remembered, to tell late answers from stray ones"
     )
 
+    balancer: str = Field(default=balance.DEFAULT, description="how an instance of a node is picked")
+    node_floor_ms: int = Field(
+        default=500, ge=1, description="a node is waited for at least this long: a burst must not look like silence"
+    )
+    node_ceiling_ms: int = Field(default=10_000, ge=1, description="and at most this long, whatever it was")
+    node_parallel_max: int = Field(default=64, ge=1, description="requests of one master at one node; more wait")
+    node_queue_max: int = Field(default=128, ge=0, description="searches waiting for a node that is full; more skip it")
+    hedge_permille: int = Field(default=30, ge=0, le=1_000, description="hedges in a thousand requests; 0 is none")
+    retry_permille: int = Field(default=100, ge=0, le=1_000, description="retries in a thousand requests")
+    retry_attempts_max: int = Field(default=3, ge=1, le=10, description="times that a node is asked in one search")
+
+    breaker_failures_max: int = Field(default=5, ge=1, description="failures in a row that open a breaker")
+    breaker_rate_max: float = Field(default=0.5, gt=0, le=1, description="share of failures that opens a breaker")
+    breaker_rate_calls_min: int = Field(default=20, ge=1, description="calls before that share means anything")
+    breaker_wait_ms: int = Field(default=30_000, ge=1, description="from opening to the first probe")
+    breaker_successes_min: int = Field(default=2, ge=1, description="successful probes that close a breaker")
+    breaker_ejected_max: float = Field(
+        default=0.5, gt=0, le=1, description="share of a node's instances that breakers take out at most"
+    )
+    breaker_panic_below: float = Field(
+        default=0.0, ge=0, le=1, description="share of closed ones below which breakers are ignored; 0 is never"
+    )
+
     @classmethod
     def read(cls) -> Self:
         """Return the settings of this environment; raises `InvalidSetting` with the variable that is wrong."""
@@ -100,3 +129,28 @@ class Settings(BaseSettings):
     def pages(self) -> PageBounds:
         """Return the limits of the lists kept for cursors."""
         return PageBounds(keep_ms=self.page_keep_ms, lists_max=self.pages_max, bytes_max=self.pages_bytes_max)
+
+    def breaker(self) -> BreakerPolicy:
+        """Return when breakers move."""
+        return BreakerPolicy(
+            failures_max=self.breaker_failures_max,
+            rate_max=self.breaker_rate_max,
+            rate_calls_min=self.breaker_rate_calls_min,
+            wait_ms=self.breaker_wait_ms,
+            successes_min=self.breaker_successes_min,
+            ejected_max=self.breaker_ejected_max,
+            panic_below=self.breaker_panic_below,
+        )
+
+    def dispatch(self) -> DispatchBounds:
+        """Return the limits that searches are dispatched within."""
+        return DispatchBounds(
+            balancer=self.balancer,
+            bound=BoundLimits(floor_ms=self.node_floor_ms, ceiling_ms=self.node_ceiling_ms),
+            bulkhead=BulkheadBounds(in_flight_max=self.node_parallel_max, queue_max=self.node_queue_max),
+            hedge=HedgeBounds(share_permille=self.hedge_permille),
+        )
+
+    def retries(self) -> RetryBounds:
+        """Return the limits of asking again."""
+        return RetryBounds(attempts_max=self.retry_attempts_max, share_permille=self.retry_permille)

@@ -842,3 +842,17 @@ async def test_closing_while_the_server_is_away_does_not_hang(losable: Buses) ->
     await server.close()
     assert asyncio.get_running_loop().time() - began < 3
     gc.collect()  # a task that was never awaited would be an unraisable error here
+
+
+async def test_a_key_is_dropped_at_its_revision_only(buses: Buses) -> None:
+    bus = await buses.open("master")
+    held = await bus.transport.key_value(bucket())
+    assert await held.drop("a", 7) is None, "what is not there is not dropped"
+    revision = await held.put("a", b"1")
+    assert await held.drop("a", revision + 1) is None
+    assert (await held.get("a")) is not None
+    dropped = await held.drop("a", revision)
+    assert dropped is not None
+    assert dropped > revision
+    assert await held.get("a") is None
+    assert await held.update("a", b"2", 0) is not None, "a dropped key counts as none"

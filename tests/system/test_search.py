@@ -103,7 +103,7 @@ async def test_the_instances_of_a_node_share_the_questions(fleet: Fleet) -> None
         await fleet.node("blog", counting(instance), instance=instance)
     client = await fleet.client()
     for _ in range(30):
-        answer = await client.search("whales")
+        answer = await client.search("whales", balancer="round_robin")
         assert answer.coverage.expected == 1
     assert asked == {"a": 10, "b": 10, "c": 10}
 
@@ -117,7 +117,7 @@ async def test_an_instance_that_nobody_listens_on_any_more_is_replaced_at_once(f
     client = await fleet.client()
     attempts: list[int] = []
     for _ in range(4):
-        answer = await client.search("whales", deadline_ms=10_000)
+        answer = await client.search("whales", deadline_ms=10_000, balancer="round_robin")
         assert answer.complete
         (line,) = answer.nodes
         assert line.instance == "here"
@@ -396,7 +396,7 @@ async def test_every_role_answers_discovery(fleet: Fleet) -> None:
     assert info["type"] == "io.nats.micro.v1.info_response"
     assert info["description"] == "our articles"
     subject = NodeSearch.route.template.subject(prefix=fleet.settings.prefix, node="blog", instance="one")
-    assert [(one["name"], one["subject"]) for one in info["endpoints"]] == [("search", subject)]
+    assert ("search", subject) in [(one["name"], one["subject"]) for one in info["endpoints"]]
     assert all(isinstance(one["queue_group"], str) and isinstance(one["metadata"], dict) for one in info["endpoints"])
     (stats,) = await discover(client, "$SRV.STATS.blog.one")
     assert stats["type"] == "io.nats.micro.v1.stats_response"

@@ -17,6 +17,7 @@ from antiphon.subjects import TOKEN
 TABLE: dict[tuple[Kind, str, str | None], Grants] = {
     (Kind.PUBLISHER, "web", None): Grants(
         publish=(
+            "antiphon.v1.registry.get.web",
             "antiphon.v1.registry.list.web",
             "antiphon.v1.search.abandoned.web",
             "antiphon.v1.search.ask.web",
@@ -27,6 +28,7 @@ TABLE: dict[tuple[Kind, str, str | None], Grants] = {
     (Kind.NODE, "docs", "docs-1"): Grants(
         publish=(
             "antiphon.v1.beat.node.docs-1.docs",
+            "antiphon.v1.registry.get.docs",
             "antiphon.v1.registry.join.docs",
             "antiphon.v1.registry.leave.docs",
             "antiphon.v1.registry.list.docs",
@@ -35,6 +37,7 @@ TABLE: dict[tuple[Kind, str, str | None], Grants] = {
             "$SRV.>",
             "_I.docs.>",
             "antiphon.v1.node.docs.docs-1.cancel",
+            "antiphon.v1.node.docs.docs-1.ping",
             "antiphon.v1.node.docs.docs-1.search",
         ),
         may_respond=Respond(messages_max=1, ttl_ms=600_000),
@@ -42,34 +45,56 @@ TABLE: dict[tuple[Kind, str, str | None], Grants] = {
     (Kind.NODE, "docs", None): Grants(
         publish=(
             "antiphon.v1.beat.node.*.docs",
+            "antiphon.v1.registry.get.docs",
             "antiphon.v1.registry.join.docs",
             "antiphon.v1.registry.leave.docs",
             "antiphon.v1.registry.list.docs",
         ),
-        subscribe=("$SRV.>", "_I.docs.>", "antiphon.v1.node.docs.*.cancel", "antiphon.v1.node.docs.*.search"),
+        subscribe=(
+            "$SRV.>",
+            "_I.docs.>",
+            "antiphon.v1.node.docs.*.cancel",
+            "antiphon.v1.node.docs.*.ping",
+            "antiphon.v1.node.docs.*.search",
+        ),
         may_respond=Respond(),
     ),
     (Kind.OPERATOR, "ops", None): Grants(
         publish=(
             "$SRV.>",
+            "antiphon.v1.registry.get.ops",
             "antiphon.v1.registry.list.ops",
+            "antiphon.v1.registry.ping.ops",
+            "antiphon.v1.registry.register.ops",
+            "antiphon.v1.registry.remove.ops",
+            "antiphon.v1.registry.update.ops",
             "antiphon.v1.search.abandoned.ops",
             "antiphon.v1.search.ask.ops",
             "antiphon.v1.search.page.*.ops",
         ),
-        subscribe=("_I.ops.>", "antiphon.v1.fact.registry.changed.*", "antiphon.v1.fact.search.finished.*"),
+        subscribe=(
+            "_I.ops.>",
+            "antiphon.v1.fact.node.changed.*",
+            "antiphon.v1.fact.registry.changed.*",
+            "antiphon.v1.fact.search.finished.*",
+        ),
     ),
-    (Kind.ANALYST, "ana", None): Grants(publish=("antiphon.v1.registry.list.ana",), subscribe=("_I.ana.>",)),
+    (Kind.ANALYST, "ana", None): Grants(
+        publish=("antiphon.v1.registry.get.ana", "antiphon.v1.registry.list.ana"), subscribe=("_I.ana.>",)
+    ),
     (Kind.MASTER, "master-1", None): Grants(
         publish=(
             "$JS.ACK.>",
             "$JS.API.>",
             "$KV.>",
             "$SRV.>",
+            "antiphon.v1.fact.node.changed.master-1",
             "antiphon.v1.fact.registry.changed.master-1",
             "antiphon.v1.fact.search.finished.master-1",
             "antiphon.v1.node.*.*.cancel",
+            "antiphon.v1.node.*.*.ping",
             "antiphon.v1.node.*.*.search",
+            "antiphon.v1.registry.get.master-1",
             "antiphon.v1.registry.list.master-1",
             "antiphon.v1.search.abandoned.master-1",
             "antiphon.v1.search.ask.master-1",
@@ -79,11 +104,17 @@ TABLE: dict[tuple[Kind, str, str | None], Grants] = {
             "$SRV.>",
             "_I.master-1.>",
             "antiphon.v1.beat.node.*.*",
+            "antiphon.v1.fact.node.changed.*",
             "antiphon.v1.fact.registry.changed.*",
             "antiphon.v1.fact.search.finished.*",
+            "antiphon.v1.registry.get.*",
             "antiphon.v1.registry.join.*",
             "antiphon.v1.registry.leave.*",
             "antiphon.v1.registry.list.*",
+            "antiphon.v1.registry.ping.*",
+            "antiphon.v1.registry.register.*",
+            "antiphon.v1.registry.remove.*",
+            "antiphon.v1.registry.update.*",
             "antiphon.v1.search.abandoned.*",
             "antiphon.v1.search.ask.*",
             "antiphon.v1.search.page.master-1.*",
@@ -171,7 +202,7 @@ def test_masters_names_are_masters_alone(kind: Kind, name: str) -> None:
 
 
 def test_an_empty_list_is_a_denial() -> None:
-    # FACTS, hole 4: NATS reads an empty allow list as "everything".
+    # docs/decisions/nats-facts.md, hole 4: NATS reads an empty allow list as "everything".
     assert Grants((), ()).permissions() == {"pub": {"deny": [">"]}, "sub": {"deny": [">"]}}
     assert grants(Kind.NODE, "docs", "docs-1").permissions()["resp"] == {"max": 1, "ttl": 600_000_000_000}
     assert "resp" not in grants(Kind.PUBLISHER, "web").permissions()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from antiphon.decide.registry import Patience, State, heard, listing, removed, ticked, view, written
+from antiphon.decide.registry import Patience, State, entry, heard, listing, removed, ticked, view, written
+from antiphon.messages.card import NodeCard, Wish
 from antiphon.messages.lane import Load
 from antiphon.messages.registry import NodeRecord, Status
 
@@ -31,11 +33,11 @@ def test_three_misses_mark_down_and_not_a_millisecond_before() -> None:
     state = joined(("blog", "a"))
     state, changes = ticked(state, 2_999, PATIENCE)
     assert changes == []
-    assert view(state).nodes["blog"].active == ("a",)
+    assert view(state, {}).nodes["blog"].active == ("a",)
     state, changes = ticked(state, 3_000, PATIENCE)
     assert changes == [("blog", "a", "down")]
-    assert view(state).nodes["blog"].active == ()
-    assert [node.node for node in view(state).searchable] == ["blog"], "what is down is still expected"
+    assert view(state, {}).nodes["blog"].active == ()
+    assert [node.node for node in view(state, {}).searchable] == ["blog"], "what is down is still expected"
     assert ticked(state, 3_001, PATIENCE)[1] == [], "down is told once"
 
 
@@ -43,8 +45,8 @@ def test_a_heartbeat_brings_it_back_and_carries_the_load() -> None:
     state, _ = ticked(joined(("blog", "a")), 5_000, PATIENCE)
     state, changes = heard(state, ("blog", "a"), 5_100, Load(in_flight=3, latency_us=70))
     assert changes == [("blog", "a", "recovered")]
-    assert view(state).nodes["blog"].active == ("a",)
-    (entry,) = listing(state, 5_150)
+    assert view(state, {}).nodes["blog"].active == ("a",)
+    (entry,) = listing(state, {}, 5_150)
     assert (entry.instances[0].heard_ms_ago, entry.instances[0].in_flight) == (50, 3)
     state, changes = heard(state, ("blog", "a"), 5_200)
     assert changes == []
@@ -62,15 +64,65 @@ def test_silence_is_forgotten_at_last() -> None:
 def test_the_newest_record_speaks_for_the_node() -> None:
     state, _ = written({}, record("blog", "a", topics=["old"], joined_at_ms=5), 0)
     state, _ = written(state, record("blog", "b", topics=["new"], joined_at_ms=9), 0)
-    assert view(state).nodes["blog"].topics == ("new",)
-    (entry,) = listing(state, 0)
+    assert view(state, {}).nodes["blog"].topics == ("new",)
+    (entry,) = listing(state, {}, 0)
     assert (entry.topics, [line.instance for line in entry.instances]) == (("new",), ["a", "b"])
 
 
 def test_a_node_without_the_capability_is_known_and_not_asked() -> None:
     state, _ = written({}, record("blog", "a", capabilities=[]), 0)
-    assert list(view(state).nodes) == ["blog"]
-    assert view(state).searchable == ()
+    assert list(view(state, {}).nodes) == ["blog"]
+    assert view(state, {}).searchable == ()
+
+
+def card(node: str = "blog", **fields: Any) -> NodeCard:
+    return NodeCard.model_validate({"node": node, **fields})
+
+
+def test_a_registered_node_is_expected_before_it_comes_and_after_it_went() -> None:
+    cards = {"blog": card(topics=["news"])}
+    shown = view({}, cards).nodes["blog"]
+    assert (shown.active, shown.instances, shown.status) == ((), (), Status.DOWN)
+    assert [node.node for node in view({}, cards).searchable] == ["blog"]
+    state = joined(("blog", "a"))
+    assert view(state, cards).nodes["blog"].status is Status.ACTIVE
+    state, _ = removed(state, ("blog", "a"))
+    assert view(state, cards).nodes["blog"] == shown
+    found = entry({}, cards, "blog", 0)
+    assert found is not None
+    assert (found.status, found.topics, found.instances, found.card) == (Status.DOWN, ("news",), (), cards["blog"])
+    assert entry({}, cards, "shop", 0) is None
+
+
+def test_a_registered_node_that_only_acts_is_not_expected_to_search() -> None:
+    assert view({}, {"blog": card(capabilities=["act"])}).searchable == ()
+
+
+@pytest.mark.parametrize("wish", [Wish.DRAINING, Wish.SUSPENDED])
+def test_a_node_that_is_not_to_be_asked_stays_expected_and_alive(wish: Wish) -> None:
+    state = joined(("blog", "a"), ("blog", "b"))
+    shown = view(state, {"blog": card(status=wish)})
+    node = shown.nodes["blog"]
+    assert (node.active, node.alive, node.status) == ((), ("a", "b"), Status(wish))
+    assert shown.searchable == (node,)
+    silent, _ = ticked(state, 5_000, PATIENCE)
+    assert view(silent, {"blog": card(status=wish)}).nodes["blog"].status is Status(wish), "the wish is the code"
+    assert {line.status for line in listing(silent, {"blog": card(status=wish)}, 5_000)[0].instances} == {Status.DOWN}
+    assert view(state, {"blog": card()}).nodes["blog"].active == ("a", "b"), "resumed, it is asked as before"
+
+
+def test_weights_limits_and_balancer_are_what_operators_set() -> None:
+    state, _ = written({}, record("blog", "a", weight=10), 0)
+    state, _ = written(state, record("blog", "b"), 0)
+    plain = view(state, {}).nodes["blog"]
+    assert plain.weights == {"a": 10, "b": 100}
+    assert (plain.balancer, plain.max_parallel_requests, plain.rate_per_minute) == (None, None, None)
+    assert view(state, {"blog": card()}).nodes["blog"] == plain, "an empty card changes nothing"
+    set_by_us = card(weight=7, balancer="prequal", max_parallel_requests=3, rate_per_minute=60, metadata={"k": "v"})
+    node = view(state, {"blog": set_by_us}).nodes["blog"]
+    assert node.weights == {"a": 7, "b": 7}
+    assert (node.balancer, node.max_parallel_requests, node.rate_per_minute) == ("prequal", 3, 60)
+    assert node.metadata == {"k": "v"}
 
 
 @given(st.lists(KEYS, unique=True), KEYS)
@@ -91,6 +143,15 @@ class Life(RuleBasedStateMachine):
         self.now_ms = 0
         self.heard_at: dict[tuple[str, str], int] = {}
         self.down: set[tuple[str, str]] = set()
+        self.cards: dict[str, NodeCard] = {}
+
+    @rule(node=st.sampled_from(["blog", "shop", "wiki"]), wish=st.sampled_from(Wish), weight=st.none() | st.just(5))
+    def say(self, node: str, wish: Wish, weight: int | None) -> None:
+        self.cards = {**self.cards, node: card(node, status=wish, weight=weight)}
+
+    @rule(node=st.sampled_from(["blog", "shop", "wiki"]))
+    def take_back(self, node: str) -> None:
+        self.cards = {of: one for of, one in self.cards.items() if of != node}
 
     @rule(key=KEYS, version=st.sampled_from(["1", "2"]))
     def write(self, key: tuple[str, str], version: str) -> None:
@@ -147,16 +208,24 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def only_the_registered_are_there_and_only_the_living_are_asked(self) -> None:
         assert set(self.state) == set(self.heard_at), "nobody comes back from the dead"
-        shown = view(self.state)
+        shown = view(self.state, self.cards)
+        held = {of for of, one in self.cards.items() if one.status is not Wish.ACTIVE}
+        alive = {(node.node, instance) for node in shown.nodes.values() for instance in node.alive}
         active = {(node.node, instance) for node in shown.nodes.values() for instance in node.active}
-        assert active == set(self.heard_at) - self.down
-        assert set(shown.nodes) == {node for node, _ in self.heard_at}
+        assert alive == set(self.heard_at) - self.down
+        assert active == {key for key in alive if key[0] not in held}
+        assert set(shown.nodes) == {node for node, _ in self.heard_at} | set(self.cards)
         assert [node.node for node in shown.searchable] == sorted(shown.nodes)
-        entries = listing(self.state, self.now_ms)
+        entries = listing(self.state, self.cards, self.now_ms)
+        assert [one.node for one in entries] == sorted(shown.nodes)
         assert {(e.node, i.instance) for e in entries for i in e.instances} == set(self.state)
-        for entry in entries:
-            up = any(line.status is Status.ACTIVE for line in entry.instances)
-            assert entry.status is (Status.ACTIVE if up else Status.DOWN)
+        for one in entries:
+            node = shown.nodes[one.node]
+            assert one == entry(self.state, self.cards, one.node, self.now_ms)
+            assert one.status is node.status
+            assert bool(node.active) is (one.status is Status.ACTIVE), "a status is the code of who is not asked"
+            assert (node.status.value in ("draining", "suspended")) is (one.node in held)
+            assert {line.instance: line.weight for line in one.instances} == node.weights
 
 
 TestLife = Life.TestCase

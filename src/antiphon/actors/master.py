@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from random import Random
 from typing import Any
 
+from antiphon.actors.breaker import BreakerHandle
 from antiphon.actors.search import Ground, Listing, Search, SearchBounds
 from antiphon.bus.bus import Bus, Call
-from antiphon.decide.balance import round_robin
 from antiphon.decide.cut import cut, flagged
+from antiphon.decide.dispatch import Dispatch, DispatchBounds
 from antiphon.decide.fusing import Fusing, NodeReply
-from antiphon.decide.gather import Expected
 from antiphon.decide.pages import Pages, cursor, parse_cursor
 from antiphon.decide.registry import RegistryView
-from antiphon.decide.select import select
+from antiphon.decide.retry import RetryBounds
 from antiphon.errors import Abandoned, AntiphonError, CursorExpired
 from antiphon.messages.facts import SearchFinished
 from antiphon.messages.search import SearchAbandoned, SearchAnswer, SearchAsk, SearchPage
@@ -40,18 +41,28 @@ class Master(Actor):
         bus: Bus,
         registry: View[RegistryView],
         facts: Facts,
+        breakers: BreakerHandle,
         *,
         search: SearchBounds | None = None,
+        dispatch: DispatchBounds | None = None,
+        retries: RetryBounds | None = None,
         bounds: ActorBounds | None = None,
         fallbacks: Sequence[Node] = (),
     ) -> None:
         super().__init__(bus, bounds=bounds)
-        self.registry = registry
         self.facts = facts
-        self.ground = Ground(bus, search or SearchBounds(), tuple(fallbacks))
+        self.ground = Ground(
+            bus=bus,
+            registry=registry,
+            dispatch=Dispatch(dispatch or DispatchBounds(), breakers, Random()),  # noqa: S311 - no secret, a choice
+            suspects_itself=breakers.suspects_itself,
+            limits=search or SearchBounds(),
+            fallbacks=tuple(fallbacks),
+            retries=retries or RetryBounds(),
+            retry_budget=(retries or RetryBounds()).budget(),
+        )
         self.pages: Pages[Listing] = Pages(self.ground.limits.pages)
         self._finished = facts.subject(SearchFinished)
-        self._turns: Counter[str] = Counter()
 
     def subject_keys(self, kind: type) -> dict[str, str]:
         """Pages are asked of the master that keeps the list."""
@@ -62,7 +73,7 @@ class Master(Actor):
         """Answer a question."""
         began_us = self.bus.clock.now_us()
         try:
-            search = Search(self.ground, call, self.expect(call.message))
+            search = Search(self.ground, call)
             await search.gather()
         except AntiphonError as error:
             self._tell_refused(call, began_us, error.code)
@@ -100,14 +111,6 @@ class Master(Actor):
     def conversation_key(self, call: Call[Any]) -> str:
         """Return what a search is cancelled by: only its own asker can name it."""
         return f"{call.caller}/{call.request}"
-
-    def expect(self, ask: SearchAsk) -> list[Expected]:
-        """Return the expected set of a question, each node with its instances in the order to try them."""
-        expected: list[Expected] = []
-        for node in select(self.registry.current, ask):
-            self._turns[node.node] += 1
-            expected.append(Expected(node.node, round_robin.order(self._turns[node.node], node.active)))
-        return expected
 
     def cut(
         self,

@@ -1,36 +1,44 @@
-"""The registry: nodes join, beat and leave; every master sees the same bucket and shows it as a view.
+"""The registry: nodes join, beat and leave, operators say what they want of them; every master shows the same view.
 
-Joins and leaves go to one master, which writes the bucket; all masters watch it. Heartbeats go to all masters and
+What is said goes to one master, which writes the bucket; all masters watch it. Heartbeats go to all masters and
 never touch the bucket. The view is complete before this actor serves, so a gather's expected set is exact from the
-first question on.
+first question on. A node's card is written by compare-and-set: a master that loses the race for it makes the change
+again on what the other has written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+import asyncio
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager, suppress
 
 import structlog
 from pydantic import ValidationError
 
+from antiphon.actors.ping import ping
 from antiphon.bus.assets import registry_of
-from antiphon.bus.bus import Bus, Call, encode
+from antiphon.bus.bus import Bus, Call, encode, first_reason
 from antiphon.bus.protocol import Entry, KeyValue, Watch
-from antiphon.decide import registry
+from antiphon.decide import cards, filters, registry
 from antiphon.decide.registry import Change, Patience, RegistryView
-from antiphon.errors import NotConnected, Overloaded, UnknownVersion
+from antiphon.errors import NotConnected, Overloaded, UnknownNode, UnknownVersion
 from antiphon.messages.base import Acknowledged
-from antiphon.messages.facts import InstanceChanged
+from antiphon.messages.card import NodeCard
+from antiphon.messages.facts import InstanceChanged, NodeChanged
+from antiphon.messages.operators import NodeGet, NodeRegister, NodeRemove, NodeRemoved, NodeUpdate
+from antiphon.messages.ping import PingAnswer, PingAsk
 from antiphon.messages.registry import (
     HeartBeaten,
+    NodeEntry,
     NodeJoin,
     NodeJoined,
     NodeLeave,
     NodeList,
     NodeListing,
     NodeRecord,
+    Status,
 )
-from antiphon.runtime.actor import Actor, ActorBounds, answers, hears
+from antiphon.runtime.actor import Actor, ActorBounds, answers, converses, hears
 from antiphon.runtime.facts import Facts
 from antiphon.runtime.views import View
 
@@ -39,6 +47,14 @@ log = structlog.get_logger("antiphon.registry")
 PROTOCOL = "1"
 INSTANCES_MAX = 256
 """Instances of one node; a program that joins under a new name each time must not fill the bucket."""
+ATTEMPTS_MAX = 16
+"""Races that a change of a card may lose; each is lost to another master's change, so this many are a quarrel."""
+WATCH_LAG_MS_MAX = 500
+"""How long to wait for the watch to report what is in the bucket already; it takes about one millisecond."""
+LISTING_BYTES_MAX = 900_000
+"""A listing ends here and says where to go on; a NATS message holds 1 MB."""
+
+Edit = Callable[[NodeCard | None], NodeCard]
 
 
 class Registry(Actor):
@@ -60,6 +76,10 @@ class Registry(Actor):
         self.facts = facts
         self.patience = patience or Patience()
         self._state: registry.State = {}
+        self._cards: dict[str, NodeCard] = {}
+        self._revisions: dict[str, int] = {}
+        self._editing = asyncio.Lock()
+        self._reported = asyncio.Event()
         self._own: set[registry.Key] = set()
         self._bucket: KeyValue | None = None
         self._watch: Watch | None = None
@@ -114,17 +134,57 @@ class Registry(Actor):
         key = (keys["writer"], keys["instance"])
         self._apply(registry.heard(self._state, key, self.bus.clock.now_ms(), fact.load), is_told=True)
 
+    @converses(NodeRegister)
+    async def register(self, call: Call[NodeRegister]) -> NodeEntry:
+        """Make a node's card what an operator says."""
+        ask, now_ms = call.message, self.bus.clock.wall_ms()
+        return await self._edit(ask.node, lambda card: cards.registered(card, ask, call.caller, now_ms))
+
+    @converses(NodeUpdate)
+    async def update(self, call: Call[NodeUpdate]) -> NodeEntry:
+        """Change some fields of a node's card."""
+        ask, now_ms = call.message, self.bus.clock.wall_ms()
+        await self._known(ask.node)
+        return await self._edit(ask.node, lambda card: cards.updated(card, ask, call.caller, now_ms))
+
+    @converses(NodeGet)
+    async def get(self, call: Call[NodeGet]) -> NodeEntry:
+        """Return one node."""
+        return await self._known(call.message.node)
+
+    @answers(NodeRemove)
+    async def remove(self, call: Call[NodeRemove]) -> NodeRemoved:
+        """Forget a node's card and its silent instances."""
+        node = call.message.node
+        card = await self._forget_card(node, call.caller)
+        own = [(key, one) for key, one in self._state.items() if key[0] == node]
+        if card is None and not own:
+            raise _unknown(node)
+        silent = [key for key, one in own if one.status is Status.DOWN]
+        for key in silent:
+            with self._writing(key):
+                await self._kv.delete(_key(*key))
+            self._apply(registry.removed(self._state, key), is_told=True)
+        return NodeRemoved(was_registered=card is not None, forgotten=len(silent), left=len(own) - len(silent))
+
     @answers(NodeList)
     async def list_nodes(self, call: Call[NodeList]) -> NodeListing:
-        """List the nodes."""
-        asked = call.message
-        entries = tuple(
-            entry
-            for entry in registry.listing(self._state, self.bus.clock.now_ms())
-            if (asked.capability is None or asked.capability in entry.capabilities)
-            and (asked.topic is None or asked.topic in entry.topics)
-        )
-        return NodeListing(nodes=entries, master=self.bus.name)
+        """List the nodes that have what is asked for, as many as one message holds."""
+        is_wanted = filters.of(call.message)
+        found: list[NodeEntry] = []
+        room = min(LISTING_BYTES_MAX, self.bus.transport.payload_max)
+        for entry in registry.listing(self._state, self._cards, self.bus.clock.now_ms()):
+            if is_wanted(entry):
+                room -= len(encode(entry))
+                if room < 0 and found:
+                    return NodeListing(nodes=tuple(found), master=self.bus.name, next=found[-1].node)
+                found.append(entry)
+        return NodeListing(nodes=tuple(found), master=self.bus.name)
+
+    @converses(PingAsk)
+    async def ping(self, call: Call[PingAsk]) -> PingAnswer:
+        """Ping every instance of some nodes."""
+        return await ping(call, self.view.current)
 
     @property
     def _kv(self) -> KeyValue:
@@ -142,7 +202,15 @@ class Registry(Actor):
 
     def _changed(self, entry: Entry) -> None:
         """Take a change of the bucket; it is short and does not wait, so it needs no turn in the mailbox."""
+        self._take(entry)
+        self._reported.set()
+        self._reported = asyncio.Event()
+
+    def _take(self, entry: Entry) -> None:
         node, _, instance = entry.key.partition(".")
+        if not instance:
+            self._card_changed(node, entry)
+            return
         is_told = (node, instance) in self._own
         if entry.value is None:
             self._apply(registry.removed(self._state, (node, instance)), is_told=is_told)
@@ -170,13 +238,85 @@ class Registry(Actor):
             # its record stays, and whoever reads it forgets it again
             log.warning("registry.record_kept", node=node, instance=instance, error=error.text)
 
+    # -- cards: written by whoever is told first, shown by the watch alone, so that no master shows an older one again
+
+    async def _edit(self, node: str, edit: Edit) -> NodeEntry:
+        async with self._editing:  # so that only other masters' changes can be raced against
+            before, after, revision = await self._write(node, edit)
+        if after is not before:
+            self._tell_card(cards.change(before, after), node, after.changed_by, cards.changed(before, after))
+        await self._until(lambda: self._revisions.get(node, 0) >= revision)
+        entry = registry.entry(self._state, {node: after, **self._cards}, node, self.bus.clock.now_ms())
+        assert entry is not None, "it has a card"
+        return entry
+
+    async def _write(self, node: str, edit: Edit) -> tuple[NodeCard | None, NodeCard, int]:
+        for _ in range(ATTEMPTS_MAX):
+            found = await self._kv.get(node)
+            before, revision = _read_card(found), 0 if found is None else found.revision
+            after = edit(before)
+            written = revision if after is before else await self._kv.update(node, encode(after), revision)
+            if written is not None:
+                return before, after, written
+        text = f"other masters have changed the card of {node} {ATTEMPTS_MAX} times meanwhile"
+        raise Overloaded(text, retry_after_ms=self.bounds.retry_after_ms)
+
+    async def _forget_card(self, node: str, by: str) -> NodeCard | None:
+        # the bucket is asked, not the state: another master may have written the card a moment ago
+        found = await self._kv.get(node)
+        if found is None:
+            return None
+        await self._kv.delete(node)
+        try:
+            card = _read_card(found)
+        except UnknownVersion:
+            card = None
+        card = card or NodeCard(node=node)
+        self._tell_card("removed", node, by, cards.changed(card, None))
+        await self._until(lambda: node not in self._cards)
+        return card
+
+    async def _known(self, node: str) -> NodeEntry:
+        """Return a node; one that another master has taken in a moment ago is waited for."""
+        await self._until(lambda: node in self.view.current.nodes)
+        entry = registry.entry(self._state, self._cards, node, self.bus.clock.now_ms())
+        if entry is None:
+            raise _unknown(node)
+        return entry
+
+    async def _until(self, true: Callable[[], bool]) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WATCH_LAG_MS_MAX / 1_000):
+                while not true():
+                    await self._reported.wait()
+
+    def _card_changed(self, node: str, entry: Entry) -> None:
+        try:
+            card = _read_card(entry)
+        except UnknownVersion as error:
+            log.warning("registry.record_unreadable", key=entry.key, error=error.text)
+            return
+        if card is None:
+            self._cards.pop(node, None)
+            self._revisions.pop(node, None)
+        else:
+            self._cards[node] = card
+            self._revisions[node] = entry.revision
+        self._show([], is_told=False)
+
+    def _tell_card(self, change: str, node: str, by: str | None, fields: tuple[str, ...]) -> None:
+        log.info("node.card_changed", node=node, change=change, by=by, fields=fields)
+        at_ms = self.bus.clock.wall_ms()
+        fact = {"at_ms": at_ms, "node": node, "change": change, "by": by, "fields": fields}
+        self.facts.tell(NodeChanged.model_validate(fact))
+
     def _apply(self, outcome: tuple[registry.State, list[Change]], *, is_told: bool) -> None:
         self._state, changes = outcome
         if changes:
             self._show(changes, is_told=is_told)
 
     def _show(self, changes: Iterable[Change], *, is_told: bool) -> None:
-        self.view.replace(registry.view(self._state))
+        self.view.replace(registry.view(self._state, self._cards))
         for node, instance, change in changes:
             log.info("node.changed", node=node, instance=instance, change=change)
             if is_told:
@@ -189,3 +329,16 @@ class Registry(Actor):
 
 def _key(node: str, instance: str) -> str:
     return f"{node}.{instance}"
+
+
+def _read_card(entry: Entry | None) -> NodeCard | None:
+    if entry is None or entry.value is None:
+        return None
+    try:
+        return NodeCard.model_validate_json(entry.value)
+    except ValidationError as error:
+        raise UnknownVersion(f"the card of {entry.key} cannot be read: {first_reason(error)}") from None
+
+
+def _unknown(node: str) -> UnknownNode:
+    return UnknownNode(f"no node {node!r} is registered; `antiphon node ls` lists them")

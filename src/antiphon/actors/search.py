@@ -8,30 +8,33 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import orjson
 
-from antiphon.bus.bus import Bus, Call
+from antiphon.bus.bus import Bus, Call, Gather
+from antiphon.clock import Timer
 from antiphon.decide import analyser, fuse
 from antiphon.decide.dedupe import Unique, dedupe
+from antiphon.decide.dispatch import Dispatch, Leg
 from antiphon.decide.fusing import Fusing, Fusion, NodeReply, Question
-from antiphon.decide.gather import Ask, Expected, Gathering, Line
+from antiphon.decide.gather import NEVER, Ask, Gathering, Line
 from antiphon.decide.pages import PageBounds
-from antiphon.decide.select import Requirement
-from antiphon.errors import AntiphonError, NoResponders, NotConnected, OutOfBudget, Stopping
+from antiphon.decide.registry import RegistryView
+from antiphon.decide.retry import UNDELIVERED, Answer, Budget, RetryBounds, judge
+from antiphon.decide.select import Requirement, select
+from antiphon.errors import AntiphonError, OutOfBudget
 from antiphon.messages.lane import NodeCancel, NodeSearch
 from antiphon.messages.search import Outcome, SearchAsk
 from antiphon.messages.wire import WireCoverage, WireLine, decode_found
 from antiphon.node import Node
+from antiphon.runtime.views import View
 
 LANES_MAX = 4_096
 """Subjects of lanes remembered, so that they are not put together again for each search."""
-UNDELIVERED = (NoResponders, NotConnected, Stopping)
-"""Errors that say that no handler has begun: the next instance may be asked without doing anything twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +86,19 @@ class Ground:
     """What every search of one master stands on."""
 
     bus: Bus
+    registry: View[RegistryView]
+    dispatch: Dispatch
+    suspects_itself: Callable[[], bool]
     limits: SearchBounds
     fallbacks: tuple[Node, ...]
+    retries: RetryBounds
+    retry_budget: Budget
 
 
 class Search:
     """One question on its way through the nodes."""
 
-    def __init__(self, ground: Ground, call: Call[SearchAsk], expected: Sequence[Expected]) -> None:
+    def __init__(self, ground: Ground, call: Call[SearchAsk]) -> None:
         ask = call.message
         self.ground = ground
         self.call = call
@@ -98,7 +106,21 @@ class Search:
         self.fusion = fuse.method(ask.fusion or ground.limits.fusion)
         ours = analyser.default()
         self.question = Question(ask.query, ours.question(ask.query), ours.id)
-        self.gathering = Gathering(expected)
+        self.budget_ms = self._left_ms()
+        self.expected = ground.dispatch.expect(
+            ground.registry.current,
+            select(ground.registry.current, ask),
+            self,
+            left_ms=self.budget_ms,
+            now_ms=self.clock.now_ms(),
+            balancer=ask.balancer,
+        )
+        self.gathering = Gathering(self.expected)
+        self._legs: list[Leg] = []
+        self._entered = {at for at, one in enumerate(self.expected) if one.instances and not one.is_waiting}
+        """Lines that hold a place in their node's compartment."""
+        self._is_contended = any(one.is_waiting for one in self.expected)
+        self._timer: Timer | None = None
         self.replies: list[NodeReply] = []
         self._payloads: list[tuple[str, bytes]] = []
         self.flags: dict[str, tuple[str, ...]] = {}
@@ -164,53 +186,124 @@ class Search:
         )
 
     async def _gather(self) -> None:
-        budget = self._left_ms()
-        payload = self._payload(budget)
+        payload = self._payload(self.budget_ms)
         wire = self.ground.bus.gather(self._on_reply)
         wire.bug = self._on_bug
-        timers = [self.clock.call_after(budget, self._on_deadline)]
+        timers = [self.clock.call_after(self.budget_ms, self._on_deadline)]
         if self.ground.fallbacks:
-            reserve = min(self.ground.limits.fallback_reserve_ms, budget // 4)
-            timers.append(self.clock.call_after(budget - reserve, self._on_nobody))
+            reserve = min(self.ground.limits.fallback_reserve_ms, self.budget_ms // 4)
+            timers.append(self.clock.call_after(self.budget_ms - reserve, self._on_nobody))
         try:
-            self._again.extend(self.gathering.begin(self.clock.now_us()))
+            asks = self.gathering.begin(self.clock.now_us())
+            self.ground.dispatch.hedges.requested(len(asks))
+            self.ground.retry_budget.requested(len(asks))
+            self._again.extend(asks)
+            self._schedule()
             while True:
                 while self._again:
-                    ask = self._again.popleft()
-                    await wire.ask(_lane(self.ground.bus.prefix, ask.node, ask.instance), payload)
+                    await self._send(wire, self._again.popleft(), payload)
                 if self._bug is not None:
                     raise self._bug
+                await self._let_go()
                 if self.gathering.is_over:
                     return
                 self._turn = asyncio.get_running_loop().create_future()
                 await self._turn
         finally:
-            for timer in timers:
-                timer.cancel()
+            for timer in (*timers, self._timer):
+                if timer is not None:
+                    timer.cancel()
             wire.close()
-            if not self.gathering.is_over:
-                await self._cancel()
+            await self._end()
 
-    async def _cancel(self) -> None:
-        """Tell the instances that still work on it that nobody waits any more."""
-        order = NodeCancel(request=self.call.request)
-        for _, ask, _ in self.gathering.running():
-            with suppress(AntiphonError):  # without a connection there is nobody to tell
-                await self.ground.bus.tell(order, node=ask.node, instance=ask.instance)
+    async def _send(self, wire: Gather, ask: Ask, payload: bytes) -> None:
+        now_ms, expected = self.clock.now_ms(), self.expected[ask.at]
+        is_probe = expected.is_probe and ask.instance == expected.instances[0] and self.gathering.is_first(ask)
+        leg = self.ground.dispatch.started(ask.node, ask.instance, self.clock.now_us(), now_ms, is_probe=is_probe)
+        self._legs.append(leg)
+        await wire.ask(_lane(self.ground.bus.prefix, ask.node, ask.instance), payload)
+
+    def _schedule(self) -> None:
+        """Wake up when the next bound, hedge or retry is due."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        wake_us = self.gathering.wake_us()
+        if wake_us < NEVER:
+            delay_ms = max(0, -(-(wake_us - self.clock.now_us()) // 1_000))
+            if delay_ms < self.budget_ms:
+                self._timer = self.clock.call_after(delay_ms, self._on_due)
+
+    def _on_due(self) -> None:
+        now_ms = self.clock.now_ms()
+        asks = self.gathering.due(self.clock.now_us(), lambda: self.ground.dispatch.hedges.spend(now_ms))
+        self._again.extend(asks)
+        self._schedule()
+        self._wake()
+
+    def admitted(self, at: int) -> None:
+        """Ask a node now in whose compartment there is room."""
+        self._entered.add(at)
+        ask = self.gathering.admit(at, self.clock.now_us())
+        if ask is not None:
+            self._again.append(ask)
+            self._schedule()
+        self._wake()
+
+    async def _let_go(self) -> None:
+        """Cancel what lost its hedge or passed its node's bound, and leave the compartments of nodes that are done."""
+        now_us, now_ms = self.clock.now_us(), self.clock.now_ms()
+        dispatch, lines = self.ground.dispatch, self.gathering.lines
+        for slot, ask, _ in self.gathering.losers():
+            if slot >= len(self._legs):
+                continue  # it was never sent
+            if lines[ask.at].outcome is Outcome.TIMED_OUT:
+                dispatch.ended(self._legs[slot], OutOfBudget.code, now_us, now_ms)
+            else:
+                dispatch.abandoned(self._legs[slot], now_us, now_ms)
+            await self._cancel(ask)
+        for at in [at for at in self._entered if lines[at].outcome is not None]:
+            self._entered.discard(at)
+            dispatch.left(lines[at].node, now_ms)
+
+    async def _end(self) -> None:
+        """Let go of everything, however this search ends: no count may leak."""
+        await self._let_go()
+        now_us, now_ms = self.clock.now_us(), self.clock.now_ms()
+        for slot, ask, _ in self.gathering.running():
+            if slot < len(self._legs):
+                self.ground.dispatch.abandoned(self._legs[slot], now_us, now_ms)
+                await self._cancel(ask)
+        for at in self._entered:
+            self.ground.dispatch.left(self.gathering.lines[at].node, now_ms)
+        self._entered.clear()
+        for at, one in enumerate(self.expected):
+            if one.is_waiting:
+                self.ground.dispatch.withdraw(one.node, self, at)
+
+    async def _cancel(self, ask: Ask) -> None:
+        """Tell an instance that still works on it that nobody waits any more."""
+        with suppress(AntiphonError):  # without a connection there is nobody to tell
+            await self.ground.bus.tell(NodeCancel(request=self.call.request), node=ask.node, instance=ask.instance)
 
     def _wake(self) -> None:
         if self._turn is not None and not self._turn.done():
             self._turn.set_result(None)
 
     def _on_reply(self, slot: int, data: bytes, error: AntiphonError | None) -> None:
-        now_us = self.clock.now_us()
-        gathering = self.gathering
+        now_us, now_ms = self.clock.now_us(), self.clock.now_ms()
+        gathering, dispatch = self.gathering, self.ground.dispatch
+        leg = self._legs[slot]
         if error is None:
             try:
                 found, clipped = decode_found(data, self.call.request)
             except AntiphonError as refused:
                 error = refused
             else:
+                dispatch.ended(leg, None, now_us, now_ms)
+                if found.load is not None:
+                    load = found.load
+                    leg.of.loads.told(leg.instance, load.in_flight, load.latency_us, now_ms)
                 at = gathering.answered(slot, len(found.hits), now_us)
                 if at is not None:
                     node = gathering.lines[at].node
@@ -220,12 +313,31 @@ class Search:
                     if clipped:
                         self.flags[node] = ("hits_clipped",)
         if error is not None:
-            is_undelivered = isinstance(error, UNDELIVERED)
-            again = gathering.failed(slot, error.code, error.text, now_us, is_undelivered=is_undelivered)
-            if again is not None:
-                self._again.append(again)
-        if gathering.is_over or self._again:
+            dispatch.ended(leg, error.code, now_us, now_ms)
+            self._on_failure(slot, error, now_us, now_ms)
+        if gathering.is_over or gathering.hedged or self._again or self._is_contended:
             self._wake()
+
+    def _on_failure(self, slot: int, error: AntiphonError, now_us: int, now_ms: int) -> None:
+        def retry(attempts: int) -> int | None:
+            verdict = judge(
+                error,
+                attempts=attempts,
+                is_idempotent=True,
+                left_ms=self._left_ms(),
+                bounds=self.ground.retries,
+                budget=self.ground.retry_budget,
+                now_ms=now_ms,
+                dice=self.ground.dispatch.dice.random(),
+            )
+            return verdict.delay_ms * 1_000 if verdict.answer is Answer.RETRY else None
+
+        again = self.gathering.failed(
+            slot, error.code, error.text, now_us, is_undelivered=isinstance(error, UNDELIVERED), retry=retry
+        )
+        if again is not None:
+            self._again.append(again)
+        self._schedule()
 
     def _on_bug(self, bug: Exception) -> None:
         self._bug = bug
@@ -276,6 +388,8 @@ class Search:
             degraded.append("no_nodes")
         if self.fallback_lines:
             degraded.append("fallback")
+        if (counts[Outcome.FAILED] or counts[Outcome.TIMED_OUT]) and self.ground.suspects_itself():
+            degraded.append("self")
         return WireCoverage(
             expected=len(self.gathering.lines),
             answered=self.gathering.reached,
@@ -283,7 +397,7 @@ class Search:
             failed=counts[Outcome.FAILED],
             timed_out=counts[Outcome.TIMED_OUT],
             skipped_open=counts[Outcome.SKIPPED],
-            hedged=0,
+            hedged=self.gathering.hedged,
             degraded=tuple(degraded),
         )
 

@@ -24,4 +24,17 @@ def registry_of(prefix: str) -> Bucket:
     return replace(REGISTRY, name=f"{prefix}-registry")
 
 
-BUCKETS: Final = (REGISTRY,)
+BREAKERS: Final = Bucket(
+    name="antiphon-breakers",
+    description="one entry a breaker that is not closed; written by masters, watched by masters",
+    value_bytes_max=4 * 1024,
+    bytes_max=16 * 1024 * 1024,
+)
+
+
+def breakers_of(prefix: str) -> Bucket:
+    """Return the breakers' bucket of one fabric."""
+    return replace(BREAKERS, name=f"{prefix}-breakers")
+
+
+BUCKETS: Final = (REGISTRY, BREAKERS)

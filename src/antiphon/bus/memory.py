@@ -158,6 +158,11 @@ class MemoryKeyValue:
         if await self.get(key) is not None:
             self._bucket.write(key, None)
 
+    async def drop(self, key: str, revision: int) -> int | None:
+        """Delete if the key's last revision is `revision`."""
+        entry = await self.get(key)
+        return self._bucket.write(key, None) if entry is not None and entry.revision == revision else None
+
     async def watch(self, changed: Callable[[Entry], None]) -> MemoryWatch:
         """Report every key now in the bucket, return, and report every change from then on."""
         self._transport.check()

@@ -32,6 +32,10 @@ RECONNECT_WAIT_S = 0.2
 FIRST_ATTEMPTS_MAX = 1
 """Further attempts at each server before the first connection fails; a lost one is tried again for ever."""
 DRAIN_TIMEOUT_S = 10
+DELETE_HEADER = "KV-Operation"
+EXPECTED_HEADER = "Nats-Expected-Last-Subject-Sequence"
+WRONG_LAST_SEQUENCE = 10071
+"""JetStream's error code for a failed compare-and-set."""
 
 
 class StrictClient(Client):
@@ -160,7 +164,7 @@ class NatsTransport:
 
         try:
             await ensure()
-            opened = NatsKeyValue(self, await js.key_value(bucket.name), ensure)
+            opened = NatsKeyValue(self, js, bucket.name, await js.key_value(bucket.name), ensure)
         except nats.js.errors.NotFoundError as error:
             raise NotConnected("the NATS server has no JetStream: start it with -js") from error
         except (nats.errors.Error, TimeoutError) as error:
@@ -230,8 +234,17 @@ def credentials(endpoint: Endpoint) -> dict[str, Any]:
 class NatsKeyValue:
     """One connection's hold of a JetStream bucket."""
 
-    def __init__(self, transport: NatsTransport, bucket: NatsBucket, ensure: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        transport: NatsTransport,
+        js: JetStreamContext,
+        name: str,
+        bucket: NatsBucket,
+        ensure: Callable[[], Awaitable[None]],
+    ) -> None:
         self._transport = transport
+        self._js = js
+        self._name = name
         self._ensure = ensure
         self.bucket = bucket
 
@@ -273,6 +286,20 @@ class NatsKeyValue:
             await self.bucket.delete(key)
         except (nats.errors.Error, TimeoutError) as error:
             raise NotConnected(f"{key} cannot be deleted: {type(error).__name__}") from error
+
+    async def drop(self, key: str, revision: int) -> int | None:
+        """Delete if the key's last revision is `revision`; nats-py's own delete does not tell the new one."""
+        self._transport.check()
+        headers = {DELETE_HEADER: "DEL", EXPECTED_HEADER: str(revision)}
+        try:
+            ack = await self._js.publish(f"$KV.{self._name}.{key}", headers=headers)
+        except nats.js.errors.APIError as error:
+            if error.err_code == WRONG_LAST_SEQUENCE:
+                return None
+            raise NotConnected(f"{key} cannot be deleted: {error.description}") from error
+        except (nats.errors.Error, TimeoutError) as error:
+            raise NotConnected(f"{key} cannot be deleted: {type(error).__name__}") from error
+        return int(ack.seq)
 
     async def watch(self, changed: Callable[[Entry], None]) -> NatsWatch:
         """Report every key now in the bucket, return, and report every change from then on."""

@@ -83,6 +83,9 @@ class KeyValue(Protocol):
     async def delete(self, key: str) -> None:
         """Delete; deleting what is not there is no error."""
 
+    async def drop(self, key: str, revision: int) -> int | None:
+        """Delete if the key's last revision is `revision`; return the new one, or None if it is not."""
+
     async def watch(self, changed: Callable[[Entry], None]) -> Watch:
         """Report every key now in the bucket, return, and report every change from then on.
 

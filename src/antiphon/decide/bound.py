@@ -31,8 +31,8 @@ US = 1_000
 class BoundLimits:
     """Where a learned bound may lie, in milliseconds."""
 
-    floor_ms: int = 50
-    """Below it the noise of a busy machine would be called a time-out."""
+    floor_ms: int = 500
+    """Below it a burst of questions, or the noise of a busy machine, would be called a time-out."""
     ceiling_ms: int = 10_000
     factor: float = 2.0
     """How much later than p99 is still worth waiting for; above 1, or a slower node could not be learned."""

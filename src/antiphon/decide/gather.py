@@ -40,6 +40,10 @@ class Expected(msgspec.Struct, frozen=True, gc=False):
     hedge_us: int = NEVER
     code: str = "down"
     text: str = "every instance has missed its heartbeats"
+    is_probe: bool = False
+    """Whether asking the first one is a breaker's probe."""
+    is_waiting: bool = False
+    """Whether it has to wait for its turn (`admit`)."""
 
 
 class Ask(msgspec.Struct, frozen=True, gc=False):
@@ -61,6 +65,7 @@ class Line:
         "hits",
         "instance",
         "is_hedged",
+        "is_waiting",
         "node",
         "outcome",
         "retry_at_us",
@@ -82,6 +87,7 @@ class Line:
         self.attempts = 0
         self.running = 0
         self.is_hedged = False
+        self.is_waiting = False
         self.bound_at_us = NEVER
         self.hedge_at_us = NEVER
         self.retry_at_us = NEVER
@@ -113,13 +119,26 @@ class Gathering:
         """Return whom to ask first: one instance of each node; a node without instances to ask is skipped."""
         asks: list[Ask] = []
         for at, (line, expected) in enumerate(zip(self.lines, self._expected, strict=True)):
-            if line.tries:
+            if expected.is_waiting:
+                line.is_waiting = True
+                line.bound_at_us = now_us + expected.bound_us
+            elif line.tries:
                 line.bound_at_us = now_us + expected.bound_us
                 line.hedge_at_us = now_us + expected.hedge_us
                 asks.append(self._ask(at, line, now_us))
             else:
                 self._end(line, Outcome.SKIPPED, expected.code, expected.text)
         return asks
+
+    def admit(self, at: int, now_us: int) -> Ask | None:
+        """Return whom to ask of a node whose turn has come, None if its fate is sealed already."""
+        line, expected = self.lines[at], self._expected[at]
+        if line.outcome is not PENDING or not line.is_waiting:
+            return None
+        line.is_waiting = False
+        line.bound_at_us = now_us + expected.bound_us
+        line.hedge_at_us = now_us + expected.hedge_us
+        return self._ask(at, line, now_us)
 
     def answered(self, slot: int, hits: int, now_us: int) -> int | None:
         """Take an answer; return the index of its line, or None if that node's fate is sealed already."""
@@ -173,6 +192,10 @@ class Gathering:
         else:
             self._end(line, Outcome.FAILED, code, text)
         return None
+
+    def is_first(self, ask: Ask) -> bool:
+        """Whether it is the first ask of its node."""
+        return self.lines[ask.at].attempts == 1
 
     def wake_us(self) -> int:
         """Return when `due` has something to do next, `NEVER` if it has not."""
@@ -255,7 +278,9 @@ class Gathering:
             line.running -= 1
 
     def _time_out(self, at: int, line: Line, now_us: int, text: str) -> None:
-        if line.running or line.code is None:
+        if line.is_waiting:
+            self._end(line, Outcome.SKIPPED, "overloaded", "its compartment had no room in time")
+        elif line.running or line.code is None:
             asked = [asked_us for owner, asked_us in zip(self._owners, self._asked_us, strict=True) if owner == at]
             line.took_us = now_us - min(asked, default=now_us)
             self._end(line, Outcome.TIMED_OUT, "out_of_budget", text)

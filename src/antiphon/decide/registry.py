@@ -1,18 +1,20 @@
-"""Who is there: the instances of every node, and which of them are asked.
+"""Who is there: the instances of every node, what operators have said of it, and which instances are asked.
 
 Pure: events and the time go in, a new state and what changed come out. An instance is heard at its join, its
 heartbeats and its replies; three missed heartbeats mark it down, its next sign of life brings it back. A node that
-is down stays in the expected set, so that an answer says that it is missing, until it leaves or is forgotten.
+is down stays in the expected set, so that an answer says that it is missing, until it leaves or is forgotten; one
+that has a card stays in it until an operator removes it. A draining or suspended node is expected and not asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from antiphon.decide.cards import Described, described
+from antiphon.messages.card import NodeCard, Wish
 from antiphon.messages.lane import Load
 from antiphon.messages.registry import InstanceLine, NodeEntry, NodeRecord, Status
-
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -41,7 +43,21 @@ class NodeView:
     capabilities: frozenset[str]
     topics: tuple[str, ...]
     active: tuple[str, ...]
-    """Instances that may be asked, in the order of their names."""
+    """Instances that may be asked, in the order of their names; none of a node that is draining or suspended."""
+    status: Status = Status.ACTIVE
+    """What operators wish where it is not `active`, else `down` where no instance is heard."""
+    alive: tuple[str, ...] = ()
+    """Instances that are heard, whatever operators wish."""
+    instances: tuple[str, ...] = ()
+    """Every instance that is registered."""
+    weights: Mapping[str, int] = field(default_factory=dict[str, int])
+    """The weight of each registered instance."""
+    collections: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    balancer: str | None = None
+    """How an instance is picked; None is the master's setting, as for the two limits."""
+    max_parallel_requests: int | None = None
+    rate_per_minute: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +73,8 @@ Key = tuple[str, str]
 Change = tuple[str, str, str]
 """(node, instance, what happened to it), as in `InstanceChanged`."""
 State = dict[Key, Instance]
+Cards = Mapping[str, NodeCard]
+"""What operators have said, by node."""
 
 
 def written(state: State, record: NodeRecord, now_ms: int) -> tuple[State, list[Change]]:
@@ -101,52 +119,95 @@ def ticked(state: State, now_ms: int, patience: Patience) -> tuple[State, list[C
     return (after if changes else state), changes
 
 
-def view(state: State) -> RegistryView:
+def view(state: State, cards: Cards) -> RegistryView:
     """Return the snapshot that the hot path reads."""
-    by_node: dict[str, list[Instance]] = {}
-    for (node, _), instance in sorted(state.items()):
-        by_node.setdefault(node, []).append(instance)
-    nodes = {node: _node_view(node, instances) for node, instances in by_node.items()}
+    found = ((node, _node_view(node, card, own)) for node, card, own in _nodes(state, cards))
+    nodes = dict(found)
     return RegistryView(nodes, tuple(n for n in nodes.values() if "search" in n.capabilities))
 
 
-def _node_view(node: str, instances: list[Instance]) -> NodeView:
-    newest = max(instances, key=lambda i: i.record.joined_at_ms).record
-    return NodeView(
-        node,
-        frozenset(newest.capabilities),
-        newest.topics,
-        tuple(i.record.instance for i in instances if i.status is Status.ACTIVE),
-    )
-
-
-def listing(state: State, now_ms: int) -> tuple[NodeEntry, ...]:
+def listing(state: State, cards: Cards, now_ms: int) -> tuple[NodeEntry, ...]:
     """Return all nodes for people, by name."""
-    by_node: dict[str, list[Instance]] = {}
+    return tuple(_entry(node, card, own, now_ms) for node, card, own in _nodes(state, cards))
+
+
+def entry(state: State, cards: Cards, node: str, now_ms: int) -> NodeEntry | None:
+    """Return one node for people, or None where neither an instance nor an operator has named it."""
+    own = [instance for (of, _), instance in sorted(state.items()) if of == node]
+    card = cards.get(node)
+    return _entry(node, card, own, now_ms) if own or card is not None else None
+
+
+def _nodes(state: State, cards: Cards) -> Iterable[tuple[str, NodeCard | None, list[Instance]]]:
+    by_node: dict[str, list[Instance]] = {node: [] for node in cards}
     for (node, _), instance in sorted(state.items()):
         by_node.setdefault(node, []).append(instance)
-    return tuple(_entry(node, instances, now_ms) for node, instances in by_node.items())
+    return ((node, cards.get(node), by_node[node]) for node in sorted(by_node))
 
 
-def _entry(node: str, instances: list[Instance], now_ms: int) -> NodeEntry:
-    newest = max(instances, key=lambda i: i.record.joined_at_ms).record
-    lines = tuple(
-        InstanceLine(
-            instance=i.record.instance,
-            status=i.status,
-            version=i.record.version,
-            heard_ms_ago=max(0, now_ms - i.heard_at_ms),
-            in_flight=i.load.in_flight,
-            latency_us=i.load.latency_us,
-        )
-        for i in instances
+def _described(card: NodeCard | None, instances: list[Instance]) -> Described:
+    newest = max((one.record for one in instances), key=lambda record: record.joined_at_ms, default=None)
+    return described(card, newest)
+
+
+def _status(card: NodeCard | None, instances: list[Instance]) -> Status:
+    if card is not None and card.status is not Wish.ACTIVE:
+        return Status(card.status)
+    return Status.ACTIVE if any(one.status is Status.ACTIVE for one in instances) else Status.DOWN
+
+
+def _weight(card: NodeCard | None, instance: Instance) -> int:
+    return instance.record.weight if card is None or card.weight is None else card.weight
+
+
+def _node_view(node: str, card: NodeCard | None, instances: list[Instance]) -> NodeView:
+    it, status = _described(card, instances), _status(card, instances)
+    alive = tuple(one.record.instance for one in instances if one.status is Status.ACTIVE)
+    return NodeView(
+        node,
+        frozenset(it.capabilities),
+        it.topics,
+        alive if status is Status.ACTIVE else (),
+        status=status,
+        alive=alive,
+        instances=tuple(one.record.instance for one in instances),
+        weights={one.record.instance: _weight(card, one) for one in instances},
+        collections=it.collections,
+        metadata=it.metadata,
+        balancer=None if card is None else card.balancer,
+        max_parallel_requests=None if card is None else card.max_parallel_requests,
+        rate_per_minute=None if card is None else card.rate_per_minute,
     )
-    is_up = any(line.status is Status.ACTIVE for line in lines)
+
+
+def _entry(node: str, card: NodeCard | None, instances: list[Instance], now_ms: int) -> NodeEntry:
+    it = _described(card, instances)
     return NodeEntry(
         node=node,
-        description=newest.description,
-        topics=newest.topics,
-        capabilities=newest.capabilities,
-        status=Status.ACTIVE if is_up else Status.DOWN,
-        instances=lines,
+        description=it.description,
+        topics=it.topics,
+        capabilities=it.capabilities,
+        collections=it.collections,
+        status=_status(card, instances),
+        version=it.version,
+        weight=it.weight,
+        metadata=dict(it.metadata),
+        balancer=None if card is None else card.balancer,
+        max_parallel_requests=None if card is None else card.max_parallel_requests,
+        rate_per_minute=None if card is None else card.rate_per_minute,
+        instances=tuple(_line(card, one, now_ms) for one in instances),
+        card=card,
+    )
+
+
+def _line(card: NodeCard | None, one: Instance, now_ms: int) -> InstanceLine:
+    return InstanceLine(
+        instance=one.record.instance,
+        status=one.status,
+        version=one.record.version,
+        weight=_weight(card, one),
+        joined_at_ms=one.record.joined_at_ms,
+        heard_ms_ago=max(0, now_ms - one.heard_at_ms),
+        in_flight=one.load.in_flight,
+        latency_us=one.load.latency_us,
     )

@@ -45,3 +45,15 @@ class InstanceChanged(Fact):
     node: Name
     instance: Name
     change: Literal["joined", "updated", "left", "down", "recovered", "forgotten"]
+
+
+class NodeChanged(Fact):
+    """An operator registered, updated or removed a node, or wished that it be asked or not."""
+
+    route = Route(Template("fact.node.changed.<writer>"), sent_by=(Kind.MASTER,), read_by=READERS)
+
+    at_ms: Count
+    node: Name
+    change: Literal["registered", "updated", "draining", "suspended", "resumed", "removed"]
+    by: Name = Field(description="the operator")
+    fields: tuple[Label, ...] = Field(default=(), max_length=64, description="what was set or given back")

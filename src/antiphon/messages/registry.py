@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
 from antiphon.messages.base import ANYONE, Acknowledged, Count, Fact, Kind, Label, Message, Name, Request, Route, Text
+from antiphon.messages.card import Labels, Metadata, Names, NodeCard, Weight
 from antiphon.messages.lane import Load
 from antiphon.subjects import Template
 
-Labels = Annotated[tuple[Label, ...], Field(max_length=64)]
-Names = Annotated[tuple[Name, ...], Field(max_length=64)]
+EXPRESSION_MAX = 1_000
 
 
 class Status(StrEnum):
-    """Whether an instance is asked."""
+    """Whether a node or an instance is asked: what operators wish of a node, or that it is not heard."""
 
     ACTIVE = "active"
     DRAINING = "draining"
+    SUSPENDED = "suspended"
     DOWN = "down"
 
 
@@ -31,10 +32,11 @@ class NodeRecord(Message):
     description: Text = ""
     topics: Labels = ()
     capabilities: Names = ()
+    collections: Labels = ()
     version: Label = "0"
     protocol: Label = "1.0"
-    weight: int = Field(default=100, ge=0, le=10_000)
-    metadata: dict[Label, Label] = Field(default_factory=dict, max_length=64)
+    weight: Weight = 100
+    metadata: Metadata = Field(default_factory=dict)
     joined_at_ms: Count = Field(default=0, description="wall clock of the master that wrote it, UTC")
 
 
@@ -54,10 +56,11 @@ class NodeJoin(Request[NodeJoined]):
     description: Text = ""
     topics: Labels = ()
     capabilities: Names = ()
+    collections: Labels = ()
     version: Label = "0"
     protocol: Label = "1.0"
-    weight: int = Field(default=100, ge=0, le=10_000)
-    metadata: dict[Label, Label] = Field(default_factory=dict, max_length=64)
+    weight: Weight = 100
+    metadata: Metadata = Field(default_factory=dict)
 
 
 class NodeLeave(Request[Acknowledged]):
@@ -80,36 +83,51 @@ class InstanceLine(Message):
     """One instance in a listing."""
 
     instance: Name
-    status: Status
+    status: Status = Field(description="active or down: whether it is heard")
     version: Label
+    weight: Weight = 100
+    joined_at_ms: Count = Field(default=0, description="wall clock, UTC")
     heard_ms_ago: Count | None = Field(default=None, description="since the last sign of life, None = not yet")
     in_flight: Count = 0
     latency_us: Count = 0
 
 
 class NodeEntry(Message):
-    """One node in a listing."""
+    """One node in a listing: what operators have set, else what its newest instance says."""
 
     node: Name
     description: Text = ""
     topics: Labels = ()
     capabilities: Names = ()
+    collections: Labels = ()
     status: Status
+    version: Label = "0"
+    weight: Weight = 100
+    metadata: dict[Label, Label] = Field(default_factory=dict, max_length=128)
+    balancer: Name | None = None
+    max_parallel_requests: Count | None = None
+    rate_per_minute: Count | None = None
     instances: tuple[InstanceLine, ...]
+    card: NodeCard | None = Field(default=None, description="what operators have set; without one it is not registered")
 
 
 class NodeListing(Message):
-    """All nodes, by name."""
+    """The nodes, by name."""
 
     size_max: ClassVar[int] = 1024 * 1024
     nodes: tuple[NodeEntry, ...]
     master: Name
+    next: Name | None = Field(default=None, description="there are more: ask again with this as `after`")
 
 
 class NodeList(Request[NodeListing]):
-    """List the registered nodes."""
+    """List the nodes that have all that is asked for."""
 
     route = Route(Template("registry.list.<caller>"), sent_by=ANYONE, read_by=(Kind.MASTER,), queue="registry")
 
+    status: Status | None = None
     capability: Name | None = None
     topic: Label | None = None
+    name: Label | None = Field(default=None, description="a glob such as shop-*")
+    where: str | None = Field(default=None, max_length=EXPRESSION_MAX, description="an expression over the metadata")
+    after: Name | None = Field(default=None, description="only nodes behind this one, by name")

@@ -95,6 +95,7 @@ class SearchAsk(Request[SearchAnswer]):
     optional: Names = Field(default=(), description="these do not count for min_coverage")
     min_coverage: float = Field(default=0.0, ge=0, le=1)
     fusion: Name | None = Field(default=None, description="a method of the catalogue; default: the master's setting")
+    balancer: Name | None = Field(default=None, description="how instances are picked; default: the node's")
     explain: bool = False
     paged: bool = Field(default=False, description="keep the list for a while, so that `next` can page over it")
 

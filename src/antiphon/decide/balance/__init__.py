@@ -13,7 +13,7 @@ from functools import cache
 from antiphon.decide.balancing import Balancer
 from antiphon.errors import UnknownMethod
 
-DEFAULT = "prequal"
+DEFAULT = "peak_ewma"
 
 
 @cache
