@@ -16,7 +16,6 @@ from antiphon.decide.breaker import (
     Effect,
     Event,
     Handled,
-    Heard,
     Probed,
     ProbeGranted,
     State,
@@ -180,6 +179,3 @@ class Breakers:
             for at, out in ejected.items()
         }
         return BreakerView(shut, self.policy)
-
-
-__all__ = ["BreakerView", "Breakers", "Heard", "Probe", "Shut", "eligible", "probe"]
