@@ -12,7 +12,12 @@ from antiphon.bus.server import EmbeddedServer
 from fabrics import MemoryFabric, NatsFabric, own_nats
 from fleet import Fleet, fleet_on
 
-UNTROUBLED = {"node_parallel_max": 1_000, "breaker_failures_max": 10**6, "breaker_rate_calls_min": 10**6}
+UNTROUBLED = {
+    "caller_per_minute": 0,
+    "node_parallel_max": 1_000,
+    "breaker_failures_max": 10**6,
+    "breaker_rate_calls_min": 10**6,
+}
 """Neither breakers nor compartments, where something else is tried; they have tests of their own."""
 
 

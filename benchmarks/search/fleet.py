@@ -138,7 +138,9 @@ def master(url: str, prefix: str) -> Callable[[], Coroutine[Any, Any, None]]:
 
     async def main() -> None:
         bare = prefix == BARE
-        settings = Settings(prefix=prefix, fusion="rrf" if bare else "evidence", tell_facts=not bare)
+        settings = Settings(
+            prefix=prefix, fusion="rrf" if bare else "evidence", tell_facts=not bare, caller_per_minute=0
+        )
         bus = await connect(f"master-{prefix}", nats=url, prefix=prefix, bounds=settings.bus())
         role = MasterRole(bus, settings)
         await role.start()

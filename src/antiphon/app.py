@@ -94,6 +94,7 @@ class MasterRole:
                 search=search,
                 dispatch=settings.dispatch(),
                 retries=settings.retries(),
+                door=settings.door(),
                 bounds=bounds,
                 fallbacks=self.fallbacks,
             ),

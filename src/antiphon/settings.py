@@ -10,13 +10,16 @@ from typing import Self
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from antiphon.actors.door import DoorBounds
 from antiphon.bus.bus import Bounds, first_reason
 from antiphon.decide import balance, fuse
+from antiphon.decide.admission import AdmissionBounds
 from antiphon.decide.bound import BoundLimits
 from antiphon.decide.breaker import BreakerPolicy
 from antiphon.decide.bulkhead import BulkheadBounds
 from antiphon.decide.dispatch import DispatchBounds
 from antiphon.decide.hedge import HedgeBounds
+from antiphon.decide.limit import MINUTE_MS, Rate
 from antiphon.decide.pages import PageBounds
 from antiphon.decide.registry import Patience
 from antiphon.decide.restarts import Intensity
@@ -67,6 +70,16 @@ class Settings(BaseSettings):
     )
     late_tokens_max: int = Field(
         default=4_096, ge=0, description="given-up asks remembered, to tell late answers from stray ones"
+    )
+
+    caller_per_minute: int = Field(
+        default=60, ge=0, description="searches of one caller a minute; as many may come at once; 0 is no limit"
+    )
+    caller_exact: bool = Field(
+        default=False, description="count callers over all masters together, for 0.2-0.6 ms more a search"
+    )
+    admit_delay_ms: int = Field(
+        default=10, ge=1, description="standing delay in this process above which fewer searches are taken on"
     )
 
     balancer: str = Field(default=balance.DEFAULT, description="how an instance of a node is picked")
@@ -154,3 +167,12 @@ class Settings(BaseSettings):
     def retries(self) -> RetryBounds:
         """Return the limits of asking again."""
         return RetryBounds(attempts_max=self.retry_attempts_max, share_permille=self.retry_permille)
+
+    def door(self) -> DoorBounds:
+        """Return whom a master lets in."""
+        per_minute = self.caller_per_minute
+        return DoorBounds(
+            rate=Rate(per_minute, MINUTE_MS, per_minute) if per_minute else None,
+            is_exact=self.caller_exact,
+            admission=AdmissionBounds(target_ms=self.admit_delay_ms, limit_max=self.conversations_max),
+        )

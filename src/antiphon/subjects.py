@@ -2,7 +2,7 @@
 
 A subject is `<prefix>.v1.<area>.<verb>[.<key>...]`; the keys of a template stand in angle brackets
 (`search.ask.<caller>`). Every token is matched in full, because a node named `*` or `a.b` would otherwise
-get the rights of others (docs/decisions/nats-facts.md, hole 7). Inboxes are `_I.<name>.<session>.>`: whoever reads a reply subject
+get the rights of others (nats-facts.md, hole 7). Inboxes are `_I.<name>.<session>.>`: whoever reads a reply subject
 knows whose it is.
 """
 

@@ -202,7 +202,7 @@ def test_masters_names_are_masters_alone(kind: Kind, name: str) -> None:
 
 
 def test_an_empty_list_is_a_denial() -> None:
-    # docs/decisions/nats-facts.md, hole 4: NATS reads an empty allow list as "everything".
+    # nats-facts.md, hole 4: NATS reads an empty allow list as "everything".
     assert Grants((), ()).permissions() == {"pub": {"deny": [">"]}, "sub": {"deny": [">"]}}
     assert grants(Kind.NODE, "docs", "docs-1").permissions()["resp"] == {"max": 1, "ttl": 600_000_000_000}
     assert "resp" not in grants(Kind.PUBLISHER, "web").permissions()

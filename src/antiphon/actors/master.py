@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 from antiphon.actors.breaker import BreakerHandle
+from antiphon.actors.door import Door, DoorBounds
 from antiphon.actors.search import Ground, Listing, Search, SearchBounds
 from antiphon.bus.bus import Bus, Call
 from antiphon.decide.cut import cut, flagged
@@ -46,6 +47,7 @@ class Master(Actor):
         search: SearchBounds | None = None,
         dispatch: DispatchBounds | None = None,
         retries: RetryBounds | None = None,
+        door: DoorBounds | None = None,
         bounds: ActorBounds | None = None,
         fallbacks: Sequence[Node] = (),
     ) -> None:
@@ -61,6 +63,7 @@ class Master(Actor):
             retries=retries or RetryBounds(),
             retry_budget=(retries or RetryBounds()).budget(),
         )
+        self.door = Door(bus, door or DoorBounds())
         self.pages: Pages[Listing] = Pages(self.ground.limits.pages)
         self._finished = facts.subject(SearchFinished)
 
@@ -70,8 +73,19 @@ class Master(Actor):
 
     @converses(SearchAsk)
     async def search(self, call: Call[SearchAsk]) -> Encoded[SearchAnswer]:
-        """Answer a question."""
+        """Answer a question, unless its asker asks too often or this master has too much to do already."""
         began_us = self.bus.clock.now_us()
+        try:
+            await self.door.enter(call)
+        except AntiphonError as error:
+            self._tell_refused(call, began_us, error.code)
+            raise
+        try:
+            return await self._search(call, began_us)
+        finally:
+            self.door.leave()
+
+    async def _search(self, call: Call[SearchAsk], began_us: int) -> Encoded[SearchAnswer]:
         try:
             search = Search(self.ground, call)
             await search.gather()
@@ -107,6 +121,10 @@ class Master(Actor):
     async def abandon(self, fact: SearchAbandoned, keys: dict[str, str]) -> None:
         """End a search whose asker has left; another master's is not known here."""
         self.conversations.cancel(f"{keys['writer']}/{fact.request}")
+
+    async def started(self) -> None:
+        """Open what the door counts with."""
+        await self.door.open()
 
     def conversation_key(self, call: Call[Any]) -> str:
         """Return what a search is cancelled by: only its own asker can name it."""

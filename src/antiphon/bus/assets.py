@@ -1,7 +1,7 @@
 """Every stream, bucket and consumer that Antiphon keeps on the server, with its limits and its only writer.
 
 Creating them is idempotent. Rollup headers, deletes and purges are off: with rollup on, one permitted key is enough
-to wipe a bucket (docs/decisions/nats-facts.md, hole 2).
+to wipe a bucket (nats-facts.md, hole 2).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from antiphon.bus.protocol import Bucket
+from antiphon.bus.protocol import Bucket, CounterStream
 
 REGISTRY: Final = Bucket(
     name="antiphon-registry",
@@ -38,3 +38,8 @@ def breakers_of(prefix: str) -> Bucket:
 
 
 BUCKETS: Final = (REGISTRY, BREAKERS)
+
+
+def counters_of(prefix: str) -> CounterStream:
+    """Return the counters of one fabric: one subject a caller and window, kept for two windows."""
+    return CounterStream(f"{prefix}-counters", f"{prefix}.v1.limit.count.>", keep_ms=180_000, counters_max=200_000)

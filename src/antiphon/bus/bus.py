@@ -1,8 +1,8 @@
 """The bus: typed publish, ask, gather and serve, once, above any transport.
 
 One wildcard subscription on the connection's own inbox takes every answer; a dictionary says who waits for it.
-That is two to three times cheaper than a subscription and a future for each request (docs/decisions/nats-facts.md). The last token of each
-reply subject is 128 random bits, so only the one who was asked can answer, once: an answer on a token that nobody
+That is two to three times cheaper than a subscription and a future for each request (nats-facts.md). The last token of
+each reply subject is 128 random bits, so only the one who was asked can answer, once: an answer on a token that nobody
 waits for is dropped and counted.
 """
 
@@ -127,6 +127,7 @@ class Call(Generic[M]):
         keys: the other keys of the subject.
         request: the request's id.
         deadline_ms: when the asker stops waiting, on this process's clock.
+        arrived_ms: when it was taken from the connection, on this process's clock.
     """
 
     bus: Bus
@@ -136,6 +137,7 @@ class Call(Generic[M]):
     request: str
     deadline_ms: int
     reply: str
+    arrived_ms: int
     answered: bool = False
 
     async def answer(self, reply: Message | bytes) -> None:
@@ -415,10 +417,11 @@ class Bus:
             budget = self._within(carried)
         request = message.carried_request() or request
         reply = "" if kind.route.is_told else delivery.reply
-        return Call(self, message, caller, keys, request, self.clock.now_ms() + budget, reply)
+        now_ms = self.clock.now_ms()
+        return Call(self, message, caller, keys, request, now_ms + budget, reply, now_ms)
 
     def _may_reply(self, kind: type[Request[Any]], caller: str, reply: str) -> bool:
-        """Whether the reply lies where it must; without this, answers can be laundered (docs/decisions/nats-facts.md, hole 1)."""
+        """Whether the reply lies where it must; without this, answers can be laundered (nats-facts.md, hole 1)."""
         if kind.route.is_lane:
             owner = subjects.inbox_owner(reply)
             return owner is not None and subjects.is_master(owner)

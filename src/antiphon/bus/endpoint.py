@@ -62,7 +62,7 @@ def resolve(
     """Return where to connect: the first that is there.
 
     1. `url`; 2. the NATS context named `context`; 3. the embedded server that serves `data`; 4. `$ANTIPHON_NATS`;
-    5. the one that serves `$ANTIPHON_DATA` or the user's own directory; 6. the context that `nats context select` chose.
+    5. the one that serves `$ANTIPHON_DATA` or the user's own directory; 6. what `nats context select` chose.
 
     Raises `InvalidSetting` for one that is there and broken, `NotConnected` when there is none.
     """

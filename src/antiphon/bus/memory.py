@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from antiphon.bus.protocol import NO_RESPONDERS, STATUS, Bucket, Entry, Headers, KeyValue, Receive
+from antiphon.bus.protocol import NO_RESPONDERS, STATUS, Bucket, CounterStream, Entry, Headers, KeyValue, Receive
 from antiphon.errors import NotConnected, Oversize
 
 log = structlog.get_logger("antiphon.bus")
@@ -171,6 +171,25 @@ class MemoryKeyValue:
         return watch
 
 
+class MemoryCounter:
+    """One connection's hold of the counters."""
+
+    def __init__(self, transport: MemoryTransport, values: dict[str, int]) -> None:
+        self._transport = transport
+        self._values = values
+
+    async def add(self, subject: str, delta: int) -> int:
+        """Add to a counter and return its new value."""
+        self._transport.check()
+        self._values[subject] = value = self._values.get(subject, 0) + delta
+        return value
+
+    async def value(self, subject: str) -> int:
+        """Return a counter's value."""
+        self._transport.check()
+        return self._values.get(subject, 0)
+
+
 class MemoryServer:
     """The server that memory transports connect to."""
 
@@ -178,6 +197,7 @@ class MemoryServer:
         self.payload_max = payload_max
         self.pending_max = pending_max
         self.buckets: dict[str, MemoryBucket] = {}
+        self.counters: dict[str, dict[str, int]] = {}
         self._dice = random.Random(seed)  # noqa: S311 - repeatable choice of a queue member, no secret
         self._subscriptions: list[MemorySubscription] = []
 
@@ -266,6 +286,11 @@ class MemoryTransport:
         """Open a declared bucket."""
         self.check()
         return MemoryKeyValue(self, self._server.buckets.setdefault(bucket.name, MemoryBucket()))
+
+    async def counter(self, stream: CounterStream) -> MemoryCounter:
+        """Open declared counters."""
+        self.check()
+        return MemoryCounter(self, self._server.counters.setdefault(stream.name, {}))
 
     def on_reconnect(self, call: Callable[[], None]) -> None:
         """Call whenever a lost connection is back."""

@@ -7,6 +7,7 @@ that waits in a buffer is answered after its asker has gone.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, cast
@@ -21,7 +22,7 @@ from nats.js.client import JetStreamContext
 from nats.js.kv import KeyValue as NatsBucket
 
 from antiphon.bus.endpoint import Endpoint
-from antiphon.bus.protocol import Bucket, Entry, Headers, KeyValue, Receive, Subscription
+from antiphon.bus.protocol import Bucket, Counter, CounterStream, Entry, Headers, KeyValue, Receive, Subscription
 from antiphon.bus.server import check_version
 from antiphon.errors import NotConnected, Oversize
 
@@ -32,6 +33,7 @@ RECONNECT_WAIT_S = 0.2
 FIRST_ATTEMPTS_MAX = 1
 """Further attempts at each server before the first connection fails; a lost one is tried again for ever."""
 DRAIN_TIMEOUT_S = 10
+INCREMENT_HEADER = "Nats-Incr"
 DELETE_HEADER = "KV-Operation"
 EXPECTED_HEADER = "Nats-Expected-Last-Subject-Sequence"
 WRONG_LAST_SEQUENCE = 10071
@@ -171,6 +173,27 @@ class NatsTransport:
             raise NotConnected(f"the bucket {bucket.name} cannot be opened: {error}") from error
         return opened
 
+    async def counter(self, stream: CounterStream) -> Counter:
+        """Open declared counters, creating the stream where it is missing."""
+        js: JetStreamContext = cast("Any", self._client).jetstream(timeout=CONNECT_TIMEOUT_S)
+        config = api.StreamConfig(
+            name=stream.name,
+            subjects=[stream.subjects],
+            storage=api.StorageType.MEMORY,  # a count that a restart loses lets some more in; it is no record
+            max_age=stream.keep_ms / 1_000,
+            max_msgs=stream.counters_max,
+            max_msgs_per_subject=1,
+            allow_msg_counter=True,
+            allow_direct=True,
+            deny_delete=True,
+            deny_purge=True,
+        )
+        try:
+            await cast("Any", js).add_stream(config)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise NotConnected(f"the counters {stream.name} cannot be opened: {error}") from error
+        return NatsCounter(self, js, stream.name)
+
     def on_reconnect(self, call: Callable[[], None]) -> None:
         """Call whenever a lost connection is back."""
         self._reconnected.append(call)
@@ -229,6 +252,35 @@ def credentials(endpoint: Endpoint) -> dict[str, Any]:
         "nkeys_seed": None if endpoint.nkey_seed_file is None else str(endpoint.nkey_seed_file),
     }
     return {option: value for option, value in given.items() if value is not None}
+
+
+class NatsCounter:
+    """One connection's hold of counters (ADR-49): the acknowledgement of a publish carries the new value."""
+
+    def __init__(self, transport: NatsTransport, js: JetStreamContext, stream: str) -> None:
+        self._transport = transport
+        self._js = js
+        self._stream = stream
+
+    async def add(self, subject: str, delta: int) -> int:
+        """Add to a counter and return its new value."""
+        self._transport.check()
+        try:
+            ack = await self._js.publish(subject, headers={INCREMENT_HEADER: f"{delta:+d}"})
+        except (nats.errors.Error, TimeoutError) as error:
+            raise NotConnected(f"{subject} cannot be counted: {type(error).__name__}") from error
+        return int(ack.val or 0)
+
+    async def value(self, subject: str) -> int:
+        """Return a counter's value, 0 where it was never added to."""
+        self._transport.check()
+        try:
+            last = await self._js.get_last_msg(self._stream, subject, direct=True)
+        except nats.js.errors.NotFoundError:
+            return 0
+        except (nats.errors.Error, TimeoutError) as error:
+            raise NotConnected(f"{subject} cannot be read: {type(error).__name__}") from error
+        return int(json.loads(last.data or b"{}").get("val", 0))
 
 
 class NatsKeyValue:

@@ -104,6 +104,28 @@ class Bucket:
     bytes_max: int
 
 
+@dataclass(frozen=True, slots=True)
+class CounterStream:
+    """A declared stream of counters (ADR-49), one a subject, see `bus.assets`."""
+
+    name: str
+    subjects: str
+    keep_ms: int
+    counters_max: int
+
+
+class Counter(Protocol):
+    """Counts that all connections share exactly."""
+
+    async def add(self, subject: str, delta: int) -> int:
+        """Add to a counter and return its new value."""
+        ...
+
+    async def value(self, subject: str) -> int:
+        """Return a counter's value, 0 where it was never added to."""
+        ...
+
+
 class Transport(Protocol):
     """A connection that carries bytes on subjects."""
 
@@ -129,6 +151,10 @@ class Transport(Protocol):
 
     async def key_value(self, bucket: Bucket) -> KeyValue:
         """Open a declared bucket, creating it where it is missing."""
+        ...
+
+    async def counter(self, stream: CounterStream) -> Counter:
+        """Open declared counters, creating the stream where it is missing."""
         ...
 
     def on_reconnect(self, call: Callable[[], None]) -> None:

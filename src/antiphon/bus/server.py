@@ -28,7 +28,7 @@ from antiphon.bus.home import Lock, Running, default_data_dir, prepare, remove_n
 from antiphon.errors import ServerFailed, ServerMissing, ServerTooOld
 
 VERSION_MIN: Final = (2, 14, 3)
-"""Older servers have holes that permissions rest on (docs/decisions/nats-facts.md)."""
+"""Older servers have holes that permissions rest on (nats-facts.md)."""
 START_MS_MAX: Final = 15_000
 """A start takes ~35 ms, with gigabytes of streams to recover some seconds."""
 STOP_MS_MAX: Final = 10_000

@@ -3,7 +3,7 @@
 SQLite's FTS5 keeps the postings and ranks by BM25, but its own tokenizers cut words differently from ours: their
 document frequencies would be wrong for our terms. So the terms go in already analysed, joined by blanks, and FTS5 is
 told to keep them whole (its `ascii` tokenizer: everything beyond ASCII belongs to a term). Term and document
-frequencies then come for nothing: the evidence of the first tier (docs/search.md). Texts stay outside SQLite, in a dict:
+frequencies then come for nothing: the evidence of the first tier (search.md). Texts stay outside SQLite, in a dict:
 an index is a cache of its content, made again at every start.
 
 Source: https://www.sqlite.org/fts5.html, sections 4.3.3 (ascii tokenizer), 4.4.1 (contentless tables), 6.1 (fts5vocab).

@@ -23,14 +23,13 @@ from antiphon.decide.ending import Ending, ending_of
 from antiphon.decide.failures import Key
 from antiphon.decide.gather import NEVER, Expected
 from antiphon.decide.hedge import HedgeBounds
-from antiphon.decide.limit import Limiter, Rate
+from antiphon.decide.limit import MINUTE_MS, Limiter, Rate
 from antiphon.decide.load import Flight, Loads
 from antiphon.decide.registry import NodeView, RegistryView
 
 US = 1_000
 SEARCH = "search"
 """The verb whose breakers searches ask."""
-MINUTE_MS = 60_000
 
 
 class Judges(Protocol):

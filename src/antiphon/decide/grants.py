@@ -17,7 +17,7 @@ from antiphon.subjects import INBOX, PREFIX, is_master, token
 
 DISCOVERY: Final = "$SRV.>"
 STORAGE: Final = ("$JS.ACK.>", "$JS.API.>", "$KV.>")
-"""JetStream belongs to the masters; one permitted key of a shared bucket would be too much (docs/decisions/nats-facts.md, hole 2)."""
+"""JetStream belongs to the masters; one permitted key of a shared bucket would be too much (nats-facts.md, hole 2)."""
 RESPONSES_MAX: Final = 1
 RESPONSE_TTL_MS: Final = 600_000
 """The largest budget that a request can carry: an answer that is later than that has no reader."""

@@ -12,7 +12,6 @@ all of them are. In the simulation of `tests/unit/test_hedge.py` (2 % of answers
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from antiphon.decide.digest import Quantiles
@@ -55,51 +54,3 @@ def delay_ms(
     late_us = known.p95_us if bounds.share_permille >= 50 else known.p97_us  # noqa: PLR2004 - 5 % are later than p95
     after_ms = max(bounds.delay_ms_min, -(-late_us // US))
     return after_ms if after_ms + known.p50_us // (2 * US) < bound_ms else None
-
-
-class Race:
-    """One node in one search: the instances that were asked, of which one answer counts.
-
-    Laws: at most one hedge; at most one winner; whoever was asked and is neither the winner nor failed is cancelled
-    exactly once; the node has failed only when everyone who was asked has failed.
-    """
-
-    __slots__ = ("_is_hedged", "running", "winner")
-
-    def __init__(self, first: str) -> None:
-        self.running: tuple[str, ...] = (first,)
-        """Who was asked and has not answered."""
-        self.winner: str | None = None
-        self._is_hedged = False
-
-    def hedge(self, eligible: Sequence[str], budget: Budget, now_ms: int) -> str | None:
-        """Return whom to ask besides, and pay for it; None when there is nobody, no budget or no need."""
-        if self._is_hedged or self.winner is not None or not self.running:
-            return None
-        second = next((instance for instance in eligible if instance not in self.running), None)
-        if second is None or not budget.spend(now_ms):
-            return None
-        self._is_hedged = True
-        self.running = (*self.running, second)
-        return second
-
-    def answered(self, instance: str) -> tuple[bool, tuple[str, ...]]:
-        """Return whether this answer counts, and whom to cancel now."""
-        if self.winner is not None or instance not in self.running:
-            return False, ()
-        self.winner = instance
-        losers = tuple(other for other in self.running if other != instance)
-        self.running = ()
-        return True, losers
-
-    def failed(self, instance: str) -> bool:
-        """Return whether the node has failed with this: nobody who was asked is left, and nobody has won."""
-        if instance not in self.running:
-            return False
-        self.running = tuple(other for other in self.running if other != instance)
-        return not self.running
-
-    def ended(self) -> tuple[str, ...]:
-        """End the race without a winner, at a deadline; return whom to cancel."""
-        losers, self.running = self.running, ()
-        return losers

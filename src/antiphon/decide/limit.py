@@ -7,7 +7,7 @@ without changing any verdict, and the memory is bounded by how many are busy at 
 
 Several masters each with a limiter would allow each caller several times the rate. The exact count is a JetStream
 counter for each key and window (`Nats-Incr: 1`; the acknowledgement carries the new `val`; 0.2-0.6 ms,
-docs/decisions/nats-facts.md). Two fixed windows make a sliding one: the last window counts by the share of it that
+nats-facts.md). Two fixed windows make a sliding one: the last window counts by the share of it that
 still lies within a period of now (the approximation that Cloudflare uses; exact for an even flow, and no aligned
 window ever exceeds the limit).
 """
@@ -23,6 +23,7 @@ from antiphon.subjects import PREFIX, Template
 K = TypeVar("K", bound=Hashable)
 NS: Final = 1_000_000
 """Nanoseconds in a millisecond; in milliseconds 7 a minute would have no exact step."""
+MINUTE_MS: Final = 60_000
 COUNTER: Final = Template("limit.count.<scope>.<name>.<window>")
 
 

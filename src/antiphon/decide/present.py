@@ -1,6 +1,6 @@
 """What a handler found becomes what travels: counted, hashed, with a snippet, and without the full text.
 
-The evidence is the best that the handler allows (docs/search.md): its own counts and statistics; else the question's terms
+The evidence is the best that the handler allows (search.md): its own counts and statistics; else the question's terms
 counted in the text that it returned; else counted in title and snippet, which the missing `length` says. Counting a
 document costs fifty times what looking a count up does, and a node has few documents that are found often, so the last
 ones are remembered.

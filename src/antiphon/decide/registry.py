@@ -16,6 +16,7 @@ from antiphon.messages.card import NodeCard, Wish
 from antiphon.messages.lane import Load
 from antiphon.messages.registry import InstanceLine, NodeEntry, NodeRecord, Status
 
+
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long silence is borne, in milliseconds."""

@@ -1,7 +1,7 @@
 """ADR-32 discovery: every role answers `$SRV.PING|INFO|STATS[.<name>[.<id>]]`, so `nats micro ls` finds it.
 
 The wire is ADR-32's (types `io.nats.micro.v1.*_response`); nats-py's own `nats.micro` runs handlers one at a time and
-cannot switch off queue groups, so it is answered here (docs/decisions/nats-facts.md).
+cannot switch off queue groups, so it is answered here (nats-facts.md).
 """
 
 from __future__ import annotations
