@@ -19,7 +19,7 @@ from antiphon.actors.ping import ping
 from antiphon.bus.assets import registry_of
 from antiphon.bus.bus import Bus, Call, encode, first_reason
 from antiphon.bus.protocol import Entry, KeyValue, Watch
-from antiphon.decide import cards, filters, registry
+from antiphon.decide import balance, cards, filters, registry
 from antiphon.decide.registry import Change, Patience, RegistryView
 from antiphon.errors import NotConnected, Overloaded, UnknownNode, UnknownVersion
 from antiphon.messages.base import Acknowledged
@@ -138,12 +138,14 @@ class Registry(Actor):
     async def register(self, call: Call[NodeRegister]) -> NodeEntry:
         """Make a node's card what an operator says."""
         ask, now_ms = call.message, self.bus.clock.wall_ms()
+        _check_balancer(ask)
         return await self._edit(ask.node, lambda card: cards.registered(card, ask, call.caller, now_ms))
 
     @converses(NodeUpdate)
     async def update(self, call: Call[NodeUpdate]) -> NodeEntry:
         """Change some fields of a node's card."""
         ask, now_ms = call.message, self.bus.clock.wall_ms()
+        _check_balancer(ask)
         await self._known(ask.node)
         return await self._edit(ask.node, lambda card: cards.updated(card, ask, call.caller, now_ms))
 
@@ -342,3 +344,8 @@ def _read_card(entry: Entry | None) -> NodeCard | None:
 
 def _unknown(node: str) -> UnknownNode:
     return UnknownNode(f"no node {node!r} is registered; `antiphon node ls` lists them")
+
+
+def _check_balancer(ask: NodeRegister | NodeUpdate) -> None:
+    if ask.balancer is not None:
+        balance.strategy(ask.balancer)

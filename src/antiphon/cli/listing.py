@@ -1,4 +1,4 @@
-"""`antiphon node ls` on its way to stdout: a line a node for people, one JSON document for programs."""
+"""Nodes on their way to stdout: a line a node for people, one JSON document for programs."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ COLUMNS = ("node", "status", "instances", "heard", "in flight", "latency", "topi
 BESIDE = COLUMNS[:6]
 """On a terminal topics stand below the description: side by side both would be too narrow to read."""
 NUMBERS = frozenset({"in flight", "latency"})
-STYLES = {Status.ACTIVE: "green", Status.DRAINING: "yellow", Status.DOWN: "red"}
+STYLES = {Status.ACTIVE: "green", Status.DRAINING: "yellow", Status.SUSPENDED: "yellow", Status.DOWN: "red"}
 
 
-def show(nodes: Sequence[NodeEntry], output: str) -> None:
+def show(nodes: Sequence[NodeEntry], output: str, *, is_filtered: bool = False) -> None:
     """Write the list in one of the forms table, json."""
     if output == "json":
         print(json_text("[" + ",".join(node.model_dump_json() for node in nodes) + "]"))
         return
     if not nodes:
-        say("no node has joined: `antiphon node serve folder ./docs` makes one")
+        say("no such node" if is_filtered else "no node has joined: `antiphon node serve folder ./docs` makes one")
     elif sys.stdout.isatty():
         _table(nodes)
     else:
@@ -37,7 +37,7 @@ def row(node: NodeEntry) -> tuple[str, ...]:
     return (
         node.node,
         str(node.status),
-        f"{len(active)}/{len(node.instances)}",
+        f"{len(active)}/{max(len(node.instances), _wanted(node))}",
         ago(min(heard)) if heard else "never",
         str(sum(one.in_flight for one in node.instances)),
         _latency(active),
@@ -48,11 +48,21 @@ def row(node: NodeEntry) -> tuple[str, ...]:
 
 def ago(ms: int) -> str:
     """Return how long ago something was, as people say it."""
+    return f"{since(ms)} ago"
+
+
+def since(ms: int) -> str:
+    """Return how long something lasts, as people say it."""
     seconds = ms / 1_000
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= size:
-            return f"{seconds / size:.0f} {unit} ago"
-    return f"{seconds:.1f} s ago"
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def _wanted(node: NodeEntry) -> int:
+    """Return how many instances operators want of a node."""
+    return 0 if node.card is None else node.card.instances_min or 0
 
 
 def _latency(instances: Sequence[InstanceLine]) -> str:
