@@ -85,7 +85,7 @@ class Fleet:
 @asynccontextmanager
 async def fleet_on(fabric: Fabric, **settings: Any) -> AsyncIterator[Fleet]:
     """A fleet that is stopped at the end."""
-    fleet = Fleet(fabric, Settings(prefix=fabric.prefix, **settings))
+    fleet = Fleet(fabric, Settings(prefix=fabric.prefix, **({"caller_per_minute": 0} | settings)))
     try:
         yield fleet
     finally:

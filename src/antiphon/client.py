@@ -24,7 +24,8 @@ from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 from pydantic import ValidationError
 
-from antiphon.bus.bus import Bus, first_reason
+from antiphon.bus.bus import Bus
+from antiphon.bus.codec import first_reason
 from antiphon.bus.connect import connect
 from antiphon.decide.pages import parse_cursor
 from antiphon.errors import AntiphonError, CursorExpired, Malformed, NoResponders, NotConnected

@@ -35,7 +35,8 @@ import structlog
 from pydantic import ValidationError
 
 from antiphon import subjects
-from antiphon.bus.bus import Bus, first_reason
+from antiphon.bus.bus import Bus
+from antiphon.bus.codec import first_reason
 from antiphon.bus.connect import connect
 from antiphon.errors import InvalidSetting
 from antiphon.messages.lane import NodeSearch

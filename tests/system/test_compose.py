@@ -69,7 +69,7 @@ def test_what_it_mounts_and_copies_is_there(compose: dict[str, Any]) -> None:
 
 
 def test_its_commands_are_the_command_lines_own(compose: dict[str, Any]) -> None:
-    app = importlib.import_module("antiphon.cli").app
+    app = importlib.import_module("antiphon.cli").app()
     for name, service in ours(compose).items():
         words = [*service.get("entrypoint", ["antiphon"])[1:], *service["command"]]
         command, bound, unused, *_ = app.parse_known_args(words)

@@ -10,7 +10,7 @@ import pytest
 from antiphon import Client
 from antiphon.app import MasterRole
 from antiphon.bus.assets import registry_of
-from antiphon.bus.bus import encode
+from antiphon.bus.codec import encode
 from antiphon.errors import AlreadyRegistered, Malformed, UnknownNode, UnknownVersion
 from antiphon.messages.card import NodeCard
 from antiphon.messages.facts import InstanceChanged, NodeChanged

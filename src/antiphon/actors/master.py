@@ -22,6 +22,7 @@ from antiphon.decide.fusing import Fusing, NodeReply
 from antiphon.decide.pages import Pages, cursor, parse_cursor
 from antiphon.decide.registry import RegistryView
 from antiphon.decide.retry import RetryBounds
+from antiphon.decide.traffic import Traffic
 from antiphon.errors import Abandoned, AntiphonError, CursorExpired
 from antiphon.messages.facts import SearchFinished
 from antiphon.messages.search import SearchAbandoned, SearchAnswer, SearchAsk, SearchPage
@@ -50,9 +51,11 @@ class Master(Actor):
         door: DoorBounds | None = None,
         bounds: ActorBounds | None = None,
         fallbacks: Sequence[Node] = (),
+        traffic: Traffic | None = None,
     ) -> None:
         super().__init__(bus, bounds=bounds)
         self.facts = facts
+        self.traffic = traffic or Traffic()
         self.ground = Ground(
             bus=bus,
             registry=registry,
@@ -100,6 +103,7 @@ class Master(Actor):
         if answer.next is not None:  # it is paged, and there is more
             size = sum(len(data) for _, data in listing.payloads)
             self.pages.keep(listing.token, listing, size, self.bus.clock.now_ms())
+        self.traffic.finished(answer.nodes)
         if self.facts.is_on:
             self._tell_finished(call, len(fusing.scored) - len(listing.unique.scored), answer)
         return Encoded(encode_wire(answer))

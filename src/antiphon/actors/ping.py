@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from antiphon.bus.bus import Bus, Call, decode, encode
+from antiphon.bus.bus import Bus, Call
+from antiphon.bus.codec import decode, encode
 from antiphon.decide.registry import NodeView, RegistryView
 from antiphon.errors import AntiphonError, OutOfBudget, UnknownNode
 from antiphon.messages.ping import NodePing, NodePong, PingAnswer, PingAsk, PingLine

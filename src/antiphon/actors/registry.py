@@ -17,7 +17,8 @@ from pydantic import ValidationError
 
 from antiphon.actors.ping import ping
 from antiphon.bus.assets import registry_of
-from antiphon.bus.bus import Bus, Call, encode, first_reason
+from antiphon.bus.bus import Bus, Call
+from antiphon.bus.codec import encode, first_reason
 from antiphon.bus.protocol import Entry, KeyValue, Watch
 from antiphon.decide import balance, cards, filters, registry
 from antiphon.decide.registry import Change, Patience, RegistryView
@@ -25,6 +26,7 @@ from antiphon.errors import NotConnected, Overloaded, UnknownNode, UnknownVersio
 from antiphon.messages.base import Acknowledged
 from antiphon.messages.card import NodeCard
 from antiphon.messages.facts import InstanceChanged, NodeChanged
+from antiphon.messages.lane import Load
 from antiphon.messages.operators import NodeGet, NodeRegister, NodeRemove, NodeRemoved, NodeUpdate
 from antiphon.messages.ping import PingAnswer, PingAsk
 from antiphon.messages.registry import (
@@ -114,7 +116,8 @@ class Registry(Actor):
             with self._writing(key):
                 await self._kv.put(_key(*key), encode(record))
             self._apply(registry.written(self._state, record, self.bus.clock.now_ms()), is_told=True)
-        self._apply(registry.heard(self._state, key, self.bus.clock.now_ms()), is_told=True)
+        now_ms = self.bus.clock.now_ms()
+        self._apply(registry.heard(self._state, key, now_ms, patience=self.patience), is_told=True)
         count = sum(node == call.caller for node, _ in self._state)
         return NodeJoined(heartbeat_ms=self.patience.heartbeat_ms, instances=count)
 
@@ -132,7 +135,13 @@ class Registry(Actor):
     async def beat(self, fact: HeartBeaten, keys: dict[str, str]) -> None:
         """Note a sign of life."""
         key = (keys["writer"], keys["instance"])
-        self._apply(registry.heard(self._state, key, self.bus.clock.now_ms(), fact.load), is_told=True)
+        now_ms = self.bus.clock.now_ms()
+        self._apply(registry.heard(self._state, key, now_ms, fact.load, self.patience), is_told=True)
+
+    def pinged(self, key: registry.Key, misses: int, load: Load | None) -> None:
+        """Take what came of the monitor's ping; it is short and does not wait, so it needs no turn in the mailbox."""
+        now_ms = self.bus.clock.now_ms()
+        self._apply(registry.pinged(self._state, key, misses, now_ms, load, self.patience), is_told=True)
 
     @converses(NodeRegister)
     async def register(self, call: Call[NodeRegister]) -> NodeEntry:

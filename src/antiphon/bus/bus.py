@@ -16,33 +16,34 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
 import structlog
-from pydantic import ValidationError
 
 from antiphon import subjects
-from antiphon.bus.protocol import NO_RESPONDERS, STATUS, Delivery, Headers, Subscription, Transport
+from antiphon.bus.codec import (
+    BUDGET,
+    ERROR,
+    ERROR_CODE,
+    REQUEST,
+    RETRY_AFTER,
+    TOLD,
+    TYPE,
+    decode,
+    encode,
+    is_whole_number,
+    reply_error,
+)
+from antiphon.bus.protocol import Delivery, Headers, Subscription, Transport
 from antiphon.clock import Clock, LoopClock
 from antiphon.errors import (
     AntiphonError,
     InvalidReply,
     Malformed,
-    NoResponders,
     OutOfBudget,
     Oversize,
     UnknownVersion,
-    from_wire,
 )
 from antiphon.messages.base import Fact, Message, Request
 
 log = structlog.get_logger("antiphon.bus")
-
-TYPE = "Antiphon-Type"
-BUDGET = "Antiphon-Budget"
-REQUEST = "Antiphon-Request"
-RETRY_AFTER = "Antiphon-Retry-After"
-TOLD = "told"
-"""Last token of an order's reply subject; nothing is ever sent there."""
-ERROR = "Nats-Service-Error"
-ERROR_CODE = "Nats-Service-Error-Code"
 
 M = TypeVar("M", bound=Message)
 R = TypeVar("R", bound=Message)
@@ -73,48 +74,6 @@ class Counters:
     def refuse(self, code: str) -> None:
         """Count a refusal by its wire code."""
         self.refused[code] = self.refused.get(code, 0) + 1
-
-
-def encode(message: Message) -> bytes:
-    """Return a message's JSON; what is not given is left out."""
-    return message.__pydantic_serializer__.to_json(message, exclude_none=True)
-
-
-def decode(kind: type[M], data: bytes) -> M:
-    """Return a message from its JSON, or raise `Oversize` or `Malformed` with the first reason."""
-    if len(data) > kind.size_max:
-        raise Oversize(f"{kind.__name__} of {len(data)} bytes; the bound is {kind.size_max}")
-    try:
-        return cast("M", kind.__pydantic_validator__.validate_json(data or b"{}"))
-    except ValidationError as error:
-        raise Malformed(f"{kind.__name__}: {first_reason(error)}") from None
-
-
-def first_reason(error: ValidationError) -> str:
-    """Return the first thing that is wrong, short, without the input's value (it may be a secret or huge)."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    more = error.error_count() - 1
-    text = f"{where}: {first['msg']}" if where else first["msg"]
-    return text[:200] + (f" (and {more} more)" if more else "")
-
-
-def is_whole_number(text: str) -> bool:
-    """Whether a header's value is a number that `int` takes: it refuses thousands of digits and a second sign."""
-    return text.isascii() and text.isdecimal() and len(text) < 16  # noqa: PLR2004 - nothing we count is longer
-
-
-def reply_error(headers: Headers | None) -> AntiphonError | None:
-    """Return the error that a reply's headers carry, as its own class, or None."""
-    if not headers:
-        return None
-    code = headers.get(ERROR_CODE)
-    if code is not None:
-        after = headers.get(RETRY_AFTER, "")
-        return from_wire(code, headers.get(ERROR, "")[:1_000], int(after) if is_whole_number(after) else None)
-    if headers.get(STATUS) == NO_RESPONDERS:
-        return NoResponders("nobody listens there")
-    return None
 
 
 @dataclass(slots=True)

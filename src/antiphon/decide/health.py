@@ -1,12 +1,13 @@
 """How each instance is: what pings, heartbeats and answers say of it, and one number for how loaded it is.
 
 Two things decide whether an instance is up, and each can be false alone: it *beats* (its process lives), and it
-*answers* on its lane (pings and searches reach its handler). Three pings in a row without an answer, or three missed
-heartbeats, mark it down; it is pinged on, less and less often, and the first answer brings it back. A beat does not
-forgive a missed ping: a process that beats and does not answer is of no use.
+*answers* on its lane. Three pings in a row without an answer, or three missed heartbeats, mark it down; the rule and
+the state are the registry's (`decide/registry.py`: `is_up`), which is told of each ping. One that is down is pinged
+on, less and less often, at once when it beats, and the first answer brings it back. A beat does not forgive a missed
+ping: a process that beats and does not answer is of no use.
 
 Who may move what. `active`, `draining` and `suspended` are an operator's wish, kept in the node's card and changed by
-operators' requests only; up and down are the monitor's. They are two facts and not one, so neither can overwrite the
+operators' requests only; up and down are what is heard. They are two facts and not one, so neither can overwrite the
 other: a suspended node that dies and comes back is suspended, and resuming one that is dead shows it as down.
 
 The load score, 0 (idle) to 1 (do not ask it):
@@ -18,13 +19,10 @@ The load score, 0 (idle) to 1 (do not ask it):
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from statistics import median_low
-from typing import Final, Literal
-
-from antiphon.messages.card import Wish
-from antiphon.messages.registry import Status
+from typing import Final
 
 LATENCY_ALPHA: Final = 0.3
 """Of the newest response time in the average; half of it is the last two."""
@@ -33,75 +31,77 @@ FAILURE_ALPHA: Final = 0.1
 IN_FLIGHT_WEIGHT: Final = 0.5
 LATENCY_WEIGHT: Final = 0.3
 FAILURE_WEIGHT: Final = 0.2
-Moved = Literal["down", "recovered"]
 
 
 @dataclass(frozen=True, slots=True)
 class HealthBounds:
     """How often is asked, and how much silence is borne."""
 
-    ping_ms: int = 5_000
-    """An instance that has answered nothing for so long is pinged; searches make pings superfluous."""
+    ping_ms: int = 2_000
+    """From an answer to the next ping."""
     ping_ms_max: int = 30_000
     """How often at least one that is down is tried again."""
+    wait_ms: int = 1_000
+    """How long a ping is waited for."""
+    in_flight_max: int = 64
+    """Pings at once; the others wait for the next round."""
     misses_max: int = 3
-    heartbeat_ms: int = 1_000
+    """Misses from which on pings come less often; the registry calls it down from then on."""
     capacity: int = 64
     """Requests in flight that count as full where the node names no `max_parallel_requests`."""
 
 
 class Vitals:
-    """One instance as this master sees it; each method takes what happened and returns whether it went up or down."""
+    """One instance as this master sees it."""
 
-    __slots__ = ("_beat_ms", "_ping_at_ms", "bounds", "failure_share", "in_flight", "is_up", "latency_us", "misses")
+    __slots__ = ("_ping_at_ms", "bounds", "failure_share", "has_answered", "in_flight", "latency_us", "misses")
 
     def __init__(self, bounds: HealthBounds, now_ms: int) -> None:
         self.bounds = bounds
-        self.is_up = True
         self.misses = 0
         """Pings in a row without an answer."""
+        self.has_answered = False
+        """Whether it ever answered a ping."""
         self.latency_us = 0.0
-        """A moving average of response times; 0 = none yet."""
+        """A moving average of how long pings take, there and back; 0 = none yet."""
         self.failure_share = 0.0
         self.in_flight = 0
         """As the instance said last: requests from all masters."""
-        self._beat_ms = now_ms
-        self._ping_at_ms = now_ms + bounds.ping_ms
+        self._ping_at_ms = now_ms
 
-    def beat(self, in_flight: int, now_ms: int) -> Moved | None:
-        """Hear a heartbeat."""
+    def beat(self, in_flight: int, now_ms: int) -> None:
+        """Hear a heartbeat; one that is down for want of answers is pinged at once."""
         self.in_flight = in_flight
-        self._beat_ms = now_ms
-        return self._judge(now_ms)
+        if self.misses >= self.bounds.misses_max:
+            self._ping_at_ms = now_ms
 
-    def answered(self, latency_us: int, now_ms: int, in_flight: int | None = None) -> Moved | None:
-        """Hear an answer, to a ping or to a search."""
+    def asked(self, now_ms: int) -> None:
+        """Note that a ping was sent: no other one while it is waited for."""
+        self._ping_at_ms = now_ms + max(self.bounds.wait_ms, self.bounds.ping_ms)
+
+    def answered(self, latency_us: int, now_ms: int, in_flight: int | None = None) -> None:
+        """Hear the answer to a ping."""
         old = self.latency_us
         self.latency_us = old + LATENCY_ALPHA * (latency_us - old) if old else float(latency_us)
         self.failure_share -= FAILURE_ALPHA * self.failure_share
         if in_flight is not None:
             self.in_flight = in_flight
         self.misses = 0
-        self._beat_ms = now_ms
+        self.has_answered = True
         self._ping_at_ms = now_ms + self.bounds.ping_ms
-        return self._judge(now_ms)
 
-    def failed(self) -> None:
-        """Note a search that failed or timed out; whether the instance is down is left to pings."""
-        self.failure_share += FAILURE_ALPHA * (1 - self.failure_share)
+    def searched(self, answered: int, failed: int) -> None:
+        """Note what came of searches; whether the instance is down is left to pings."""
+        self.failure_share *= (1 - FAILURE_ALPHA) ** answered
+        self.failure_share = 1 - (1 - self.failure_share) * (1 - FAILURE_ALPHA) ** failed
 
-    def ping_missed(self, now_ms: int) -> Moved | None:
+    def ping_missed(self, now_ms: int) -> None:
         """Note a ping that was not answered in time."""
         self.misses += 1
-        self.failed()
+        self.searched(0, 1)
         # bounded before it is shifted: an instance may be down for weeks
         beyond = min(max(0, self.misses - self.bounds.misses_max), 16)
         self._ping_at_ms = now_ms + min(self.bounds.ping_ms << beyond, self.bounds.ping_ms_max)
-        return self._judge(now_ms)
-
-    def ticked(self, now_ms: int) -> Moved | None:
-        """Let time pass."""
-        return self._judge(now_ms)
 
     def is_ping_due(self, now_ms: int) -> bool:
         """Whether to ping it now; every outcome of a ping has to be told, for it says when the next is due."""
@@ -112,15 +112,6 @@ class Vitals:
         fullness = min(1.0, self.in_flight / capacity)
         slowness = max(0.0, 1 - median_us / self.latency_us) if self.latency_us else 0.0
         return IN_FLIGHT_WEIGHT * fullness + LATENCY_WEIGHT * slowness + FAILURE_WEIGHT * self.failure_share
-
-    def _judge(self, now_ms: int) -> Moved | None:
-        bounds = self.bounds
-        is_silent = now_ms - self._beat_ms >= bounds.heartbeat_ms * bounds.misses_max
-        is_up = self.misses < bounds.misses_max and not is_silent
-        if is_up is self.is_up:
-            return None
-        self.is_up = is_up
-        return "recovered" if is_up else "down"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,27 +132,19 @@ class NodeHealth:
     """A node's health report."""
 
     node: str
-    status: Status
     load: float
     """Of its instances that are up, on average; 1 when there is none."""
     instances: tuple[InstanceHealth, ...]
 
 
-def status(wish: Wish, *, is_up: bool) -> Status:
-    """Return what is shown: the operator's wish, and where that is to be asked, whether it can be."""
-    if wish is not Wish.ACTIVE:
-        return Status(wish)
-    return Status.ACTIVE if is_up else Status.DOWN
-
-
-def report(node: str, wish: Wish, vitals: Mapping[str, Vitals], capacity: int) -> NodeHealth:
-    """Return a node's health; `capacity` is what one instance may have in flight."""
+def report(node: str, vitals: Mapping[str, Vitals], alive: Collection[str], capacity: int) -> NodeHealth:
+    """Return a node's health; `alive` is whom the registry hears, `capacity` what one instance may have in flight."""
     known = [one.latency_us for one in vitals.values() if one.latency_us]
     median_us = median_low(known) if known else 0.0
     lines = tuple(
         InstanceHealth(
             instance=name,
-            is_up=one.is_up,
+            is_up=name in alive,
             latency_us=round(one.latency_us),
             misses=one.misses,
             in_flight=one.in_flight,
@@ -171,4 +154,4 @@ def report(node: str, wish: Wish, vitals: Mapping[str, Vitals], capacity: int) -
         for name, one in sorted(vitals.items())
     )
     loads = [line.load for line in lines if line.is_up]
-    return NodeHealth(node, status(wish, is_up=bool(loads)), sum(loads) / len(loads) if loads else 1.0, lines)
+    return NodeHealth(node, sum(loads) / len(loads) if loads else 1.0, lines)

@@ -1,7 +1,8 @@
 """Who is there: the instances of every node, what operators have said of it, and which instances are asked.
 
 Pure: events and the time go in, a new state and what changed come out. An instance is heard at its join, its
-heartbeats and its replies; three missed heartbeats mark it down, its next sign of life brings it back. A node that
+heartbeats and its answers to pings; three missed heartbeats, or three pings in a row without an answer, mark it down
+(`is_up` is the only rule), and it is back when it beats and answers again. A node that
 is down stays in the expected set, so that an answer says that it is missing, until it leaves or is forgotten; one
 that has a card stays in it until an operator removes it. A draining or suspended node is expected and not asked.
 """
@@ -34,6 +35,8 @@ class Instance:
     heard_at_ms: int
     status: Status = Status.ACTIVE
     load: Load = field(default_factory=Load)
+    misses: int = 0
+    """Pings in a row without an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +98,45 @@ def removed(state: State, key: Key) -> tuple[State, list[Change]]:
     return {k: v for k, v in state.items() if k != key}, [(*key, "left")]
 
 
-def heard(state: State, key: Key, now_ms: int, load: Load | None = None) -> tuple[State, list[Change]]:
+PATIENCE = Patience()
+
+
+def is_up(silence_ms: int, misses: int, patience: Patience) -> bool:
+    """Whether an instance is up that was heard so long ago and has left so many pings in a row unanswered."""
+    return misses < patience.misses_max and silence_ms < patience.heartbeat_ms * patience.misses_max
+
+
+def heard(
+    state: State, key: Key, now_ms: int, load: Load | None = None, patience: Patience = PATIENCE
+) -> tuple[State, list[Change]]:
     """Return the state after a sign of life; an instance that is not registered is nobody."""
     known = state.get(key)
     if known is None:
         return state, []
-    changes: list[Change] = [(*key, "recovered")] if known.status is Status.DOWN else []
-    alive = replace(known, heard_at_ms=now_ms, status=Status.ACTIVE, load=load or known.load)
-    return {**state, key: alive}, changes
+    return _judged(state, key, replace(known, heard_at_ms=now_ms, load=load or known.load), now_ms, patience)
+
+
+def pinged(
+    state: State, key: Key, misses: int, now_ms: int, load: Load | None = None, patience: Patience = PATIENCE
+) -> tuple[State, list[Change]]:
+    """Return the state after a ping: `misses` are those in a row until now, 0 when this one was answered."""
+    known = state.get(key)
+    if known is None or (misses and misses == known.misses):
+        return state, []
+    after = replace(known, misses=misses)
+    if not misses:
+        after = replace(after, heard_at_ms=now_ms, load=load or known.load)
+    return _judged(state, key, after, now_ms, patience)
+
+
+def _judged(
+    state: State, key: Key, after: Instance, now_ms: int, patience: Patience
+) -> tuple[State, list[Change]]:
+    status = Status.ACTIVE if is_up(now_ms - after.heard_at_ms, after.misses, patience) else Status.DOWN
+    changes: list[Change] = []
+    if status is not after.status:
+        changes = [(*key, "recovered" if status is Status.ACTIVE else "down")]
+    return {**state, key: replace(after, status=status)}, changes
 
 
 def ticked(state: State, now_ms: int, patience: Patience) -> tuple[State, list[Change]]:
@@ -114,7 +148,7 @@ def ticked(state: State, now_ms: int, patience: Patience) -> tuple[State, list[C
         if silence_ms >= patience.forget_ms:
             changes.append((*key, "forgotten"))
             del after[key]
-        elif silence_ms >= patience.heartbeat_ms * patience.misses_max and instance.status is Status.ACTIVE:
+        elif instance.status is Status.ACTIVE and not is_up(silence_ms, instance.misses, patience):
             changes.append((*key, "down"))
             after[key] = replace(instance, status=Status.DOWN)
     return (after if changes else state), changes

@@ -1,8 +1,8 @@
 """The conversation of a master with one instance of a node, on that instance's own lane.
 
 Only masters write to a lane, and an instance drops a lane message whose reply is not below a master's inbox:
-an answer that somebody aimed at a lane (reply laundering, nats-facts.md, hole 1) has none. The budget travels in the body
-here, not in a header: one burst goes to all nodes, so it is encoded once, and parsing a header costs a node more
+an answer that somebody aimed at a lane (reply laundering, nats-facts.md, hole 1) has none. The budget travels in the
+body here, not in a header: one burst goes to all nodes, so it is encoded once, and parsing a header costs a node more
 than the field (docs/decisions).
 """
 

@@ -11,7 +11,8 @@ from collections import deque
 
 import structlog
 
-from antiphon.bus.bus import Bus, encode
+from antiphon.bus.bus import Bus
+from antiphon.bus.codec import encode
 from antiphon.errors import AntiphonError
 from antiphon.messages.base import Fact
 

@@ -1,6 +1,6 @@
 """The event loop of a process: uvloop where it exists, asyncio's own elsewhere; and when garbage is looked for.
 
-With uvloop a request costs the asking process about two thirds of the CPU (nats-facts.md). Python's cycle collector looks at
+With uvloop a request costs the asking process about two thirds of the CPU (nats-facts.md). Python's collector looks at
 every container each 700 allocations by default, which is some ten times a search and was a fifth of its cost; what was
 imported is frozen, and the collector runs a hundredth as often. Reference counts free everything else at once.
 """
