@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import orjson
 
-from antiphon.bus.bus import Bus, Call, Gather
+from antiphon.bus.bus import Bus, Call
 from antiphon.clock import Timer
 from antiphon.decide import analyser, fuse
 from antiphon.decide.dedupe import Unique, dedupe
@@ -200,8 +200,11 @@ class Search:
             self._again.extend(asks)
             self._schedule()
             while True:
+                now_us, now_ms = self.clock.now_us(), self.clock.now_ms()
                 while self._again:
-                    await self._send(wire, self._again.popleft(), payload)
+                    ask = self._again.popleft()
+                    self._start(ask, now_us, now_ms)
+                    await wire.ask(_lane(self.ground.bus.prefix, ask.node, ask.instance), payload)
                 if self._bug is not None:
                     raise self._bug
                 await self._let_go()
@@ -216,12 +219,10 @@ class Search:
             wire.close()
             await self._end()
 
-    async def _send(self, wire: Gather, ask: Ask, payload: bytes) -> None:
-        now_ms, expected = self.clock.now_ms(), self.expected[ask.at]
+    def _start(self, ask: Ask, now_us: int, now_ms: int) -> None:
+        expected = self.expected[ask.at]
         is_probe = expected.is_probe and ask.instance == expected.instances[0] and self.gathering.is_first(ask)
-        leg = self.ground.dispatch.started(ask.node, ask.instance, self.clock.now_us(), now_ms, is_probe=is_probe)
-        self._legs.append(leg)
-        await wire.ask(_lane(self.ground.bus.prefix, ask.node, ask.instance), payload)
+        self._legs.append(self.ground.dispatch.started(ask.node, ask.instance, now_us, now_ms, is_probe=is_probe))
 
     def _schedule(self) -> None:
         """Wake up when the next bound, hedge or retry is due."""
