@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from antiphon.cli import app
+from antiphon.cli.commands.node import ELSEWHERE
 from antiphon.connectors import catalogue
 
 COMMANDS = [
@@ -17,6 +18,7 @@ COMMANDS = [
     ("run", "master"),
     ("search",),
     ("node",),
+    *(("node", verb) for verb in ELSEWHERE if verb != "serve"),
     ("node", "ls"),
     ("node", "serve"),
     *(("node", "serve", kind) for kind in catalogue()),

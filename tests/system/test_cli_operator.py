@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -207,3 +208,28 @@ def test_a_person_at_a_terminal_is_asked_first(here: Fabric, typed: bytes, code:
     assert done.returncode == code, done
     assert b"forget blog? [y/N]" in done.stderr
     assert (json.loads(done.stdout)[0]["was_registered"] if code == 0 else done.stdout) == (True if code == 0 else b"")
+
+
+@pytest.mark.parametrize("words", [("ls",), ("show", "choir"), ("ping", "--all")], ids=" ".join)
+def test_tables_for_people_have_colours_unless_they_are_unwanted(here: Fabric, words: tuple[str, ...]) -> None:
+    here.run("node", "register", "choir", "--description", "sings \x1b[31mred", "--instances-min", "2")
+    with_colours, without = on_terminal(here, words), on_terminal(here, words, NO_COLOR="1")
+    assert "choir" in with_colours
+    assert "\x1b[32m" in with_colours or "\x1b[31m" in with_colours
+    assert "\x1b[31mred" not in with_colours, "what somebody has typed moves no terminal"
+    assert "\x1b[3" not in without
+
+
+def on_terminal(here: Fabric, words: tuple[str, ...], **environment: str) -> str:
+    """What a verb of `antiphon node` writes to a terminal."""
+    main, terminal = pty.openpty()
+    settings = here.environment | {"TERM": "xterm", "COLUMNS": "110"} | environment
+    process = subprocess.Popen([*ANTIPHON, "node", *words], env=settings, stdout=terminal, stderr=subprocess.DEVNULL)
+    os.close(terminal)
+    read = b""
+    with suppress(OSError):  # the other end is closed
+        while part := os.read(main, 65_536):
+            read += part
+    os.close(main)
+    assert process.wait(BOUND_S) == 0
+    return read.decode()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from antiphon.decide.registry import Patience, State, entry, heard, listing, removed, ticked, view, written
+from antiphon.decide.registry import Patience, State, entry, heard, listing, refreshed, removed, ticked, view, written
 from antiphon.messages.card import NodeCard, Wish
 from antiphon.messages.lane import Load
 from antiphon.messages.registry import NodeRecord, Status
@@ -144,6 +144,14 @@ class Life(RuleBasedStateMachine):
         self.heard_at: dict[tuple[str, str], int] = {}
         self.down: set[tuple[str, str]] = set()
         self.cards: dict[str, NodeCard] = {}
+        self.shown = view({}, {})
+
+    @rule()
+    def show(self) -> None:
+        """A snapshot made from an earlier one, whatever has happened since, is the whole one."""
+        self.shown = refreshed(self.shown, self.state, self.cards, ["blog", "shop", "wiki"])
+        assert self.shown == view(self.state, self.cards)
+        assert list(self.shown.nodes) == sorted(self.shown.nodes)
 
     @rule(node=st.sampled_from(["blog", "shop", "wiki"]), wish=st.sampled_from(Wish), weight=st.none() | st.just(5))
     def say(self, node: str, wish: Wish, weight: int | None) -> None:

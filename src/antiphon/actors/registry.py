@@ -90,7 +90,7 @@ class Registry(Actor):
         """Read the whole bucket before the first message is taken."""
         self._bucket = await self.bus.transport.key_value(registry_of(self.bus.prefix))
         self._watch = await self._bucket.watch(self._changed)
-        self._show([], is_told=False)
+        self.view.replace(registry.view(self._state, self._cards))
         self.tell_after(self.patience.heartbeat_ms, self._tick)
 
     async def stop(self, *, is_crashed: bool = False) -> None:
@@ -313,7 +313,7 @@ class Registry(Actor):
         else:
             self._cards[node] = card
             self._revisions[node] = entry.revision
-        self._show([], is_told=False)
+        self._refresh([node])
 
     def _tell_card(self, change: str, node: str, by: str | None, fields: tuple[str, ...]) -> None:
         log.info("node.card_changed", node=node, change=change, by=by, fields=fields)
@@ -326,8 +326,13 @@ class Registry(Actor):
         if changes:
             self._show(changes, is_told=is_told)
 
+    def _refresh(self, changed: Iterable[str]) -> None:
+        # a bucket is read as a whole at the start: one snapshot at its end, not one a record
+        if self._watch is not None:
+            self.view.replace(registry.refreshed(self.view.current, self._state, self._cards, changed))
+
     def _show(self, changes: Iterable[Change], *, is_told: bool) -> None:
-        self.view.replace(registry.view(self._state, self._cards))
+        self._refresh(node for node, _, _ in changes)
         for node, instance, change in changes:
             log.info("node.changed", node=node, instance=instance, change=change)
             if is_told:

@@ -129,9 +129,7 @@ def pinged(
     return _judged(state, key, after, now_ms, patience)
 
 
-def _judged(
-    state: State, key: Key, after: Instance, now_ms: int, patience: Patience
-) -> tuple[State, list[Change]]:
+def _judged(state: State, key: Key, after: Instance, now_ms: int, patience: Patience) -> tuple[State, list[Change]]:
     status = Status.ACTIVE if is_up(now_ms - after.heard_at_ms, after.misses, patience) else Status.DOWN
     changes: list[Change] = []
     if status is not after.status:
@@ -156,9 +154,22 @@ def ticked(state: State, now_ms: int, patience: Patience) -> tuple[State, list[C
 
 def view(state: State, cards: Cards) -> RegistryView:
     """Return the snapshot that the hot path reads."""
-    found = ((node, _node_view(node, card, own)) for node, card, own in _nodes(state, cards))
-    nodes = dict(found)
-    return RegistryView(nodes, tuple(n for n in nodes.values() if "search" in n.capabilities))
+    return _shown({node: _node_view(node, card, own) for node, card, own in _nodes(state, cards)})
+
+
+def refreshed(before: RegistryView, state: State, cards: Cards, changed: Iterable[str]) -> RegistryView:
+    """Return `view(state, cards)`, made from the last one when only these nodes have changed since.
+
+    A thousand nodes that join at once would else cost a thousand whole snapshots.
+    """
+    nodes = dict(before.nodes)
+    for node in set(changed):
+        own, card = _own(state, node), cards.get(node)
+        if own or card is not None:
+            nodes[node] = _node_view(node, card, own)
+        else:
+            nodes.pop(node, None)
+    return _shown(nodes if len(nodes) == len(before.nodes) else dict(sorted(nodes.items())))
 
 
 def listing(state: State, cards: Cards, now_ms: int) -> tuple[NodeEntry, ...]:
@@ -168,9 +179,17 @@ def listing(state: State, cards: Cards, now_ms: int) -> tuple[NodeEntry, ...]:
 
 def entry(state: State, cards: Cards, node: str, now_ms: int) -> NodeEntry | None:
     """Return one node for people, or None where neither an instance nor an operator has named it."""
-    own = [instance for (of, _), instance in sorted(state.items()) if of == node]
-    card = cards.get(node)
+    own, card = _own(state, node), cards.get(node)
     return _entry(node, card, own, now_ms) if own or card is not None else None
+
+
+def _own(state: State, node: str) -> list[Instance]:
+    keys = sorted(key for key in state if key[0] == node)
+    return [state[key] for key in keys]
+
+
+def _shown(nodes: dict[str, NodeView]) -> RegistryView:
+    return RegistryView(nodes, tuple(node for node in nodes.values() if "search" in node.capabilities))
 
 
 def _nodes(state: State, cards: Cards) -> Iterable[tuple[str, NodeCard | None, list[Instance]]]:

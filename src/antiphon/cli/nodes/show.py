@@ -60,7 +60,8 @@ def rows(entry: NodeEntry) -> Iterator[tuple[str, str, str]]:
         value = getattr(entry, name)
         set_by_us = card is not None and getattr(card, name, None) is not None
         if value not in (None, (), {}, "") or set_by_us:
-            yield name, line(_text(value)), "operators" if set_by_us else "instances"
+            by = "operators" if set_by_us else "instances" if entry.instances else "default"
+            yield name, line(_text(value)), by
 
 
 def instance_row(one: InstanceLine) -> tuple[str, ...]:
