@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import structlog
@@ -39,10 +40,13 @@ log = structlog.get_logger("antiphon.app")
 class MasterRole:
     """The actors of a master: facts, registry, search; started in this order, stopped in reverse."""
 
-    def __init__(self, bus: Bus, settings: Settings, *, fallbacks: Sequence[Node] = ()) -> None:
+    def __init__(
+        self, bus: Bus, settings: Settings, *, fallbacks: Sequence[Node] = (), dice: Random | None = None
+    ) -> None:
         self.bus = bus
         self.settings = settings
         self.fallbacks = tuple(fallbacks)
+        self.dice = dice
         self.view: View[RegistryView] = View(RegistryView())
         self.supervisor = Supervisor(intensity=settings.intensity())
         self.discovery = Discovery(
@@ -97,6 +101,7 @@ class MasterRole:
                 door=settings.door(),
                 bounds=bounds,
                 fallbacks=self.fallbacks,
+                dice=self.dice,
             ),
         )
         await self.discovery.start()

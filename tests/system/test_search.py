@@ -439,7 +439,7 @@ async def test_two_fabrics_on_one_server_know_nothing_of_each_other(fleet: Fleet
             answer = await (await one.client()).search("whales")
             assert lines(answer) == {name: ("answered", None)}
     finally:
-        await other.stop()
+        await other.close()
 
 
 async def test_a_master_that_starts_later_knows_the_nodes_before_it_serves(fleet: Fleet) -> None:

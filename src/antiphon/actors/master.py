@@ -52,6 +52,7 @@ class Master(Actor):
         bounds: ActorBounds | None = None,
         fallbacks: Sequence[Node] = (),
         traffic: Traffic | None = None,
+        dice: Random | None = None,
     ) -> None:
         super().__init__(bus, bounds=bounds)
         self.facts = facts
@@ -59,7 +60,7 @@ class Master(Actor):
         self.ground = Ground(
             bus=bus,
             registry=registry,
-            dispatch=Dispatch(dispatch or DispatchBounds(), breakers, Random()),  # noqa: S311 - no secret, a choice
+            dispatch=Dispatch(dispatch or DispatchBounds(), breakers, dice or Random()),  # noqa: S311 - no secret, a choice
             suspects_itself=breakers.suspects_itself,
             limits=search or SearchBounds(),
             fallbacks=tuple(fallbacks),

@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import structlog
 
@@ -31,6 +32,15 @@ class MemoryDelivery:
     headers: Headers | None
 
 
+class Network(Protocol):
+    """What lies between the connections: it may lose, delay, repeat or change what they send (`antiphon.testing`)."""
+
+    def carry(
+        self, sender: str, receiver: str, delivery: MemoryDelivery, offer: Callable[[MemoryDelivery], None]
+    ) -> None:
+        """Carry a message from one party to another: call `offer` now, later, more than once, or never."""
+
+
 def matches(pattern: str, subject: str) -> bool:
     """Whether a subscription pattern (`*` one token, `>` the rest) matches a concrete subject."""
     wanted, given = pattern.split("."), subject.split(".")
@@ -45,9 +55,12 @@ def matches(pattern: str, subject: str) -> bool:
 class MemorySubscription:
     """Interest of one connection in a subject."""
 
-    def __init__(self, server: MemoryServer, pattern: str, receive: Receive, queue: str | None) -> None:
+    def __init__(
+        self, server: MemoryServer, pattern: str, receive: Receive, queue: str | None, *, party: str = ""
+    ) -> None:
         self.pattern = pattern
         self.queue = queue
+        self.party = party
         self.is_drained = False
         self._server = server
         self._receive = receive
@@ -77,6 +90,15 @@ class MemorySubscription:
         if not self._task.done():
             await self._pending.join()
         self._task.cancel()
+
+    def kill(self) -> None:
+        """Take no more, and forget what had arrived."""
+        self.is_drained = True
+        self._server.forget(self)
+        self._task.cancel()
+        while not self._pending.empty():
+            self._pending.get_nowait()
+            self._pending.task_done()
 
 
 @dataclass(slots=True)
@@ -191,7 +213,12 @@ class MemoryCounter:
 
 
 class MemoryServer:
-    """The server that memory transports connect to."""
+    """The server that memory transports connect to.
+
+    A `network` stands between them, where one is given; without one, messages arrive as they are, at once.
+    """
+
+    network: Network | None = None
 
     def __init__(self, *, seed: int = 0, payload_max: int = 1024 * 1024, pending_max: int = 65_536) -> None:
         self.payload_max = payload_max
@@ -201,13 +228,13 @@ class MemoryServer:
         self._dice = random.Random(seed)  # noqa: S311 - repeatable choice of a queue member, no secret
         self._subscriptions: list[MemorySubscription] = []
 
-    def connect(self) -> MemoryTransport:
-        """Return a new connection."""
-        return MemoryTransport(self)
+    def connect(self, party: str = "") -> MemoryTransport:
+        """Return a new connection; `party` is what the network knows it by."""
+        return MemoryTransport(self, party)
 
-    def subscribe(self, pattern: str, receive: Receive, queue: str | None) -> MemorySubscription:
+    def subscribe(self, pattern: str, receive: Receive, queue: str | None, party: str = "") -> MemorySubscription:
         """Add interest."""
-        subscription = MemorySubscription(self, pattern, receive, queue)
+        subscription = MemorySubscription(self, pattern, receive, queue, party=party)
         self.remember(subscription)
         return subscription
 
@@ -221,8 +248,8 @@ class MemoryServer:
         with suppress(ValueError):
             self._subscriptions.remove(subscription)
 
-    def route(self, delivery: MemoryDelivery) -> int:
-        """Hand a message to every subscriber and to one of each queue group; return how many got it."""
+    def route(self, delivery: MemoryDelivery, sender: str = "") -> int:
+        """Hand a message to every subscriber and to one of each queue group; return how many are to get it."""
         groups: dict[tuple[str, str], list[MemorySubscription]] = {}
         singles: list[MemorySubscription] = []
         for subscription in self._subscriptions:
@@ -233,15 +260,19 @@ class MemoryServer:
                     groups.setdefault((subscription.queue, subscription.pattern), []).append(subscription)
         chosen = singles + [self._dice.choice(members) for members in groups.values()]
         for subscription in chosen:
-            subscription.offer(delivery)
+            if self.network is None:
+                subscription.offer(delivery)
+            else:
+                self.network.carry(sender, subscription.party, delivery, subscription.offer)
         return len(chosen)
 
 
 class MemoryTransport:
     """One connection to a `MemoryServer`."""
 
-    def __init__(self, server: MemoryServer) -> None:
+    def __init__(self, server: MemoryServer, party: str = "") -> None:
         self._server = server
+        self.party = party
         self._subscriptions: list[MemorySubscription] = []
         self._reconnected: list[Callable[[], None]] = []
         self._closed = False
@@ -268,13 +299,13 @@ class MemoryTransport:
         if len(data) > self.payload_max:
             raise Oversize(f"{len(data)} bytes; the server takes {self.payload_max}")
         delivery = MemoryDelivery(subject, reply, bytes(data), None if headers is None else dict(headers))
-        if self._server.route(delivery) == 0 and reply:
+        if self._server.route(delivery, self.party) == 0 and reply:
             self._server.route(MemoryDelivery(reply, "", b"", {STATUS: NO_RESPONDERS}))
 
     async def subscribe(self, subject: str, receive: Receive, *, queue: str | None = None) -> MemorySubscription:
         """Receive what is published on a subject."""
         self.check()
-        subscription = self._server.subscribe(subject, receive, queue)
+        subscription = self._server.subscribe(subject, receive, queue, self.party)
         self._subscriptions.append(subscription)
         return subscription
 
@@ -309,6 +340,12 @@ class MemoryTransport:
             self._server.remember(subscription)
         for call in self._reconnected:
             call()
+
+    def kill(self) -> None:
+        """Lose the connection for good, as a process does that is killed: what had arrived is not received."""
+        self._closed = True
+        for subscription in self._subscriptions:
+            subscription.kill()
 
     async def close(self) -> None:
         """Drain every subscription and disconnect."""

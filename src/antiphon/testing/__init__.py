@@ -1,7 +1,19 @@
-"""A testing kit for programs on Antiphon: a bus in memory, and virtual time, in which an hour takes milliseconds."""
+"""A testing kit: a fabric in one process, seeded faults, virtual time (docs/testing.md)."""
 
 from antiphon.bus.memory import MemoryServer
 from antiphon.clock import VirtualClock
+from antiphon.testing.faults import Fault, Faults
+from antiphon.testing.fleet import TestFleet, found
 from antiphon.testing.virtual import Deadlock, VirtualLoop, virtual_run
 
-__all__ = ["Deadlock", "MemoryServer", "VirtualClock", "VirtualLoop", "virtual_run"]
+__all__ = [
+    "Deadlock",
+    "Fault",
+    "Faults",
+    "MemoryServer",
+    "TestFleet",
+    "VirtualClock",
+    "VirtualLoop",
+    "found",
+    "virtual_run",
+]
