@@ -17,6 +17,7 @@ import structlog
 from antiphon import subjects
 from antiphon.actors.breaker import BreakerActor, BreakerHandle
 from antiphon.actors.master import Master
+from antiphon.actors.monitor import Monitor
 from antiphon.actors.registry import Registry
 from antiphon.actors.search import SearchBounds
 from antiphon.bus.bus import Bus
@@ -24,12 +25,16 @@ from antiphon.bus.connect import connect
 from antiphon.bus.home import default_data_dir
 from antiphon.bus.server import EmbeddedServer
 from antiphon.decide import fuse
+from antiphon.decide.dispatch import Dispatch
 from antiphon.decide.registry import RegistryView
+from antiphon.decide.traffic import Traffic
 from antiphon.errors import ServerFailed
+from antiphon.messages.lane import Load
 from antiphon.node import Node
 from antiphon.runtime.actor import Actor, Endpoint
 from antiphon.runtime.discovery import Discovery
 from antiphon.runtime.facts import Facts
+from antiphon.runtime.sinks import Sink, SinkSpool
 from antiphon.runtime.supervisor import Supervisor
 from antiphon.runtime.views import View
 from antiphon.settings import Settings
@@ -38,15 +43,30 @@ log = structlog.get_logger("antiphon.app")
 
 
 class MasterRole:
-    """The actors of a master: facts, registry, search; started in this order, stopped in reverse."""
+    """The actors of a master: facts, registry, breaker, search, monitor; started in this order, stopped in reverse.
+
+    Args:
+        bus: its connection.
+        settings: its limits.
+        fallbacks: nodes in this process that answer when no other does.
+        sinks: where alerts go besides the log and the bus.
+        dice: what choices are drawn with; tests give seeded ones.
+    """
 
     def __init__(
-        self, bus: Bus, settings: Settings, *, fallbacks: Sequence[Node] = (), dice: Random | None = None
+        self,
+        bus: Bus,
+        settings: Settings,
+        *,
+        fallbacks: Sequence[Node] = (),
+        sinks: Sequence[Sink] = (),
+        dice: Random | None = None,
     ) -> None:
         self.bus = bus
+        self.sinks = tuple(sinks)
+        self.dice = dice
         self.settings = settings
         self.fallbacks = tuple(fallbacks)
-        self.dice = dice
         self.view: View[RegistryView] = View(RegistryView())
         self.supervisor = Supervisor(intensity=settings.intensity())
         self.discovery = Discovery(
@@ -83,7 +103,7 @@ class MasterRole:
         await self.supervisor.start(
             "registry", lambda: Registry(bus, self.view, facts, patience=settings.patience(), bounds=bounds)
         )
-        handle = BreakerHandle()
+        handle, traffic = BreakerHandle(), Traffic()
         await self.supervisor.start(
             "breaker",
             lambda: BreakerActor(bus, self.view, facts, handle, policy=settings.breaker(), bounds=bounds),
@@ -101,10 +121,43 @@ class MasterRole:
                 door=settings.door(),
                 bounds=bounds,
                 fallbacks=self.fallbacks,
+                traffic=traffic,
                 dice=self.dice,
             ),
         )
+        spools = [SinkSpool(sink) for sink in self.sinks]
+        for spool in spools:
+            await self._start_sink(spool)
+        await self.supervisor.start(
+            "monitor",
+            lambda: Monitor(
+                bus,
+                self.view,
+                handle,
+                traffic=traffic,
+                dispatch=self._dispatch,
+                judge=self._judge,
+                sinks=spools,
+                health=settings.health(),
+                alerts=settings.alerts(),
+                blind_ms=settings.heartbeat_ms * settings.misses_max,
+                bounds=bounds,
+            ),
+        )
         await self.discovery.start()
+
+    async def _start_sink(self, spool: SinkSpool) -> None:
+        await self.supervisor.start(f"sink:{spool.sink.name}", lambda: spool)
+
+    def _dispatch(self) -> Dispatch | None:
+        """Return the book of the master that runs now."""
+        return next((one.ground.dispatch for one in self.supervisor.children if isinstance(one, Master)), None)
+
+    def _judge(self, key: tuple[str, str], misses: int, load: Load | None) -> None:
+        """Tell the registry that runs now of a ping."""
+        for child in self.supervisor.children:
+            if isinstance(child, Registry):
+                child.pinged(key, misses, load)
 
     async def run(self) -> None:
         """Work until stopped; raises the crash of an actor that crashed too often."""

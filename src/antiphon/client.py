@@ -27,10 +27,13 @@ from pydantic import ValidationError
 from antiphon.bus.bus import Bus
 from antiphon.bus.codec import first_reason
 from antiphon.bus.connect import connect
+from antiphon.decide.overview import merge
 from antiphon.decide.pages import parse_cursor
 from antiphon.errors import AntiphonError, CursorExpired, Malformed, NoResponders, NotConnected
 from antiphon.messages.base import Message
+from antiphon.messages.breakers import BreakerList, BreakerListing, BreakerOrder
 from antiphon.messages.card import Wish
+from antiphon.messages.monitor import MonitorAsk, MonitorView
 from antiphon.messages.operators import NodeGet, NodeRegister, NodeRemove, NodeRemoved, NodeUpdate
 from antiphon.messages.ping import PingAnswer, PingAsk
 from antiphon.messages.registry import NodeEntry, NodeList, Status
@@ -284,6 +287,32 @@ class Client:
         """Ping every instance of the named nodes, or of all; the answer has a line for each, the silent ones too."""
         budget_ms = wait_ms + self.bus.bounds.budget_default_ms
         return await self.bus.ask(_made(PingAsk, nodes=nodes, wait_ms=wait_ms), budget_ms=budget_ms)
+
+    async def monitor(self, *, wait_ms: int = 2_000) -> MonitorView:
+        """Return how everything is: every master is asked for its view, and one is made of them.
+
+        Raises:
+            NoResponders: no master runs on this bus.
+        """
+        return merge(await self.bus.ask_all(MonitorAsk(), wait_ms=wait_ms))
+
+    async def breakers(self, node: str | None = None) -> BreakerListing:
+        """Return the breakers of a node, or of all, that are not closed by themselves."""
+        return await self.bus.ask(_made(BreakerList, node=node))
+
+    async def breaker(self, order: str, node: str, instance: str | None = None, *, verb: str = "search") -> None:
+        """Move breakers by hand, of one instance or of all of a node.
+
+        Args:
+            order: `open` and `close` hold until another order, `reset` forgets everything and lets it go on by itself.
+            node: the node.
+            instance: one of its instances; default: all of them.
+            verb: what is asked of it.
+
+        Raises:
+            UnknownNode: no such node or instance is registered.
+        """
+        await self.bus.ask(_made(BreakerOrder, node=node, instance=instance, verb=verb, order=order))
 
 
 def _made(kind: type[M], **fields: Any) -> M:

@@ -15,10 +15,12 @@ from antiphon.bus.bus import Bounds
 from antiphon.bus.codec import first_reason
 from antiphon.decide import balance, fuse
 from antiphon.decide.admission import AdmissionBounds
+from antiphon.decide.alerts import AlertBounds
 from antiphon.decide.bound import BoundLimits
 from antiphon.decide.breaker import BreakerPolicy
 from antiphon.decide.bulkhead import BulkheadBounds
 from antiphon.decide.dispatch import DispatchBounds
+from antiphon.decide.health import HealthBounds
 from antiphon.decide.hedge import HedgeBounds
 from antiphon.decide.limit import MINUTE_MS, Rate
 from antiphon.decide.pages import PageBounds
@@ -106,6 +108,11 @@ class Settings(BaseSettings):
         default=0.0, ge=0, le=1, description="share of closed ones below which breakers are ignored; 0 is never"
     )
 
+    ping_ms: int = Field(default=2_000, ge=10, description="how often the monitor pings each instance")
+    ping_wait_ms: int = Field(default=1_000, ge=1, description="how long such a ping is waited for")
+    ping_parallel_max: int = Field(default=64, ge=1, description="pings at once of one master")
+    alert_remind_ms: int = Field(default=900_000, ge=1, description="how often is reminded of an alert that lasts")
+
     @classmethod
     def read(cls) -> Self:
         """Return the settings of this environment; raises `InvalidSetting` with the variable that is wrong."""
@@ -155,6 +162,21 @@ class Settings(BaseSettings):
             ejected_max=self.breaker_ejected_max,
             panic_below=self.breaker_panic_below,
         )
+
+    def health(self) -> HealthBounds:
+        """Return how often instances are pinged."""
+        return HealthBounds(
+            ping_ms=self.ping_ms,
+            ping_ms_max=max(self.ping_ms, HealthBounds().ping_ms_max),
+            wait_ms=self.ping_wait_ms,
+            in_flight_max=self.ping_parallel_max,
+            misses_max=self.misses_max,
+            capacity=self.node_parallel_max,
+        )
+
+    def alerts(self) -> AlertBounds:
+        """Return how often is reminded of alerts."""
+        return AlertBounds(remind_ms=self.alert_remind_ms)
 
     def dispatch(self) -> DispatchBounds:
         """Return the limits that searches are dispatched within."""

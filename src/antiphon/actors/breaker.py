@@ -7,16 +7,18 @@ next search that comes by takes the probe, and an instance that nobody asks is p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 import msgspec
 import structlog
 
+from antiphon.actors.pings import Echo, Pings
 from antiphon.bus.assets import breakers_of
 from antiphon.bus.bus import Bus, Call
 from antiphon.bus.protocol import Entry, KeyValue, Watch
 from antiphon.decide.breaker import (
+    Breaker,
     BreakerPolicy,
     Closed,
     Effect,
@@ -37,10 +39,9 @@ from antiphon.decide.breakers import Breakers, BreakerView
 from antiphon.decide.ending import Ending, ending_of
 from antiphon.decide.failures import Key
 from antiphon.decide.registry import RegistryView
-from antiphon.errors import AntiphonError, NotConnected, UnknownNode
+from antiphon.errors import NotConnected, UnknownNode
 from antiphon.messages.base import Acknowledged
 from antiphon.messages.breakers import BreakerLine, BreakerList, BreakerListing, BreakerMoved, BreakerOrder
-from antiphon.messages.ping import NodePing
 from antiphon.runtime.actor import Actor, ActorBounds, answers
 from antiphon.runtime.facts import Facts
 from antiphon.runtime.views import View
@@ -65,6 +66,11 @@ class BreakerHandle:
     def view(self) -> BreakerView:
         """What is not closed."""
         return NOTHING_SHUT if self.actor is None else self.actor.breakers.view
+
+    @property
+    def breakers(self) -> Mapping[Key, Breaker]:
+        """Every breaker that this master knows, for people."""
+        return {} if self.actor is None else self.actor.breakers.breakers
 
     def ended(self, key: Key, ending: Ending, began_ms: int) -> None:
         """Count how a call ended that was no probe."""
@@ -101,6 +107,7 @@ class BreakerActor(Actor):
         self.facts = facts
         self.breakers = Breakers(bus.name, policy)
         handle.actor = self
+        self.pings = Pings(bus, wait_ms=PING_BUDGET_MS)
         self._seen: RegistryView | None = None
         self._bucket: KeyValue | None = None
         self._watch: Watch | None = None
@@ -135,6 +142,7 @@ class BreakerActor(Actor):
     async def stop(self, *, is_crashed: bool = False) -> None:
         """Stop as every actor does, and watch no more."""
         await super().stop(is_crashed=is_crashed)
+        self.pings.stop()
         if self._watch is not None:
             await self._watch.stop()
 
@@ -258,20 +266,14 @@ class BreakerActor(Actor):
 
     async def _ping_if_idle(self, key: Key) -> None:
         """Probe an instance that no search has come by for, so that an idle node comes back, too."""
-        clock = self.bus.clock
         probe = self.breakers.probes.get(key)
-        if probe is None or not probe.take(clock.now_ms()):
+        if probe is None or not probe.take(self.bus.clock.now_ms()):
             return
-        began_ms = clock.now_ms()
-        code: str | None = None
-        try:
-            await self.bus.ask(
-                NodePing(budget_ms=PING_BUDGET_MS), node=key[0], instance=key[1], budget_ms=PING_BUDGET_MS
-            )
-        except AntiphonError as error:
-            code = error.code
-        effects = self.breakers.probed(key, ending_of(code, clock.now_ms() - began_ms), clock.now_ms())
-        await self._carry_out(key, effects)
+
+        def answered(echo: Echo) -> None:
+            self.probed(key, ending_of(echo.code, echo.took_us // 1_000))
+
+        await self.pings.ask(key[0], key[1], answered)
 
 
 def _key_of(name: str) -> Key | None:

@@ -141,7 +141,7 @@ class Registry(Actor):
     def pinged(self, key: registry.Key, misses: int, load: Load | None) -> None:
         """Take what came of the monitor's ping; it is short and does not wait, so it needs no turn in the mailbox."""
         now_ms = self.bus.clock.now_ms()
-        self._apply(registry.pinged(self._state, key, misses, now_ms, load, self.patience), is_told=True)
+        self._apply(registry.pinged(self._state, key, misses, now_ms, load, patience=self.patience), is_told=True)
 
     @converses(NodeRegister)
     async def register(self, call: Call[NodeRegister]) -> NodeEntry:

@@ -37,7 +37,20 @@ def breakers_of(prefix: str) -> Bucket:
     return replace(BREAKERS, name=f"{prefix}-breakers")
 
 
-BUCKETS: Final = (REGISTRY, BREAKERS)
+ALERTS: Final = Bucket(
+    name="antiphon-alerts",
+    description="one entry an alert that is open; written by masters, watched by masters",
+    value_bytes_max=4 * 1024,
+    bytes_max=16 * 1024 * 1024,
+)
+
+
+def alerts_of(prefix: str) -> Bucket:
+    """Return the alerts' bucket of one fabric."""
+    return replace(ALERTS, name=f"{prefix}-alerts")
+
+
+BUCKETS: Final = (REGISTRY, BREAKERS, ALERTS)
 
 
 def counters_of(prefix: str) -> CounterStream:

@@ -37,6 +37,7 @@ from antiphon.errors import (
     AntiphonError,
     InvalidReply,
     Malformed,
+    NoResponders,
     OutOfBudget,
     Oversize,
     UnknownVersion,
@@ -47,6 +48,9 @@ log = structlog.get_logger("antiphon.bus")
 
 M = TypeVar("M", bound=Message)
 R = TypeVar("R", bound=Message)
+
+ANSWERS_MAX = 1_000
+"""Answers to one question to everybody that wait to be read; more are dropped."""
 
 OnReply = Callable[[int, bytes, AntiphonError | None], None]
 """Called with the slot, the payload, and the error when there is one; it must not block."""
@@ -271,6 +275,59 @@ class Bus:
         finally:
             timer.cancel()
             gather.close()
+
+    async def ask_all(self, request: Request[R], *, wait_ms: int, quiet_ms: int = 100, **keys: str) -> list[R]:
+        """Ask everybody who serves a request that has no queue group, and return what they say.
+
+        Nobody knows how many they are (NATS ADR-47), so this returns when nobody has said anything for `quiet_ms`, at
+        the latest after `wait_ms`. It is for people who look, never for searches: those know whom they expect.
+
+        Raises `NoResponders` when nobody serves it, `OutOfBudget` when nobody answers, else what the first one raised
+        when all of them did.
+        """
+        if "caller" in request.route.template.keys:
+            keys["caller"] = self.name
+        subject = request.route.template.subject(prefix=self.prefix, **keys)
+        arrived: asyncio.Queue[Delivery] = asyncio.Queue(maxsize=ANSWERS_MAX)
+        inbox = f"{self.inbox}.all.{self.draw()}"
+
+        async def receive(delivery: Delivery) -> None:
+            if not arrived.full():
+                arrived.put_nowait(delivery)
+
+        headers = {TYPE: request.wire_type(), BUDGET: str(wait_ms), REQUEST: self.draw()}
+        subscription = await self.transport.subscribe(inbox, receive)
+        try:
+            await self.transport.publish(subject, encode(request), reply=inbox, headers=headers)
+            end_ms = self.clock.now_ms() + wait_ms
+            return cast("list[R]", await self._answers(arrived, request.reply_type(), end_ms, quiet_ms))
+        finally:
+            await subscription.drain()
+
+    async def _answers(
+        self, arrived: asyncio.Queue[Delivery], kind: type[Message], end_ms: int, quiet_ms: int
+    ) -> list[Message]:
+        answers: list[Message] = []
+        failed: AntiphonError | None = None
+        patience_ms = end_ms - self.clock.now_ms()
+        while patience_ms > 0:
+            try:
+                delivery = await asyncio.wait_for(arrived.get(), patience_ms / 1_000)
+            except TimeoutError:
+                break
+            try:
+                error = reply_error(delivery.headers)
+                if error is not None:
+                    raise error
+                answers.append(decode(kind, delivery.data))
+            except AntiphonError as told:
+                failed = failed or told
+                if isinstance(told, NoResponders):
+                    break
+            patience_ms = min(quiet_ms, end_ms - self.clock.now_ms())
+        if not answers:
+            raise failed or OutOfBudget("no answer within the wait")
+        return answers
 
     def gather(self, on_reply: OnReply) -> Gather:
         """Return a gather: ask any number, get each answer by its slot, close when enough is known."""

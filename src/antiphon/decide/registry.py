@@ -117,7 +117,7 @@ def heard(
 
 
 def pinged(
-    state: State, key: Key, misses: int, now_ms: int, load: Load | None = None, patience: Patience = PATIENCE
+    state: State, key: Key, misses: int, now_ms: int, load: Load | None = None, *, patience: Patience = PATIENCE
 ) -> tuple[State, list[Change]]:
     """Return the state after a ping: `misses` are those in a row until now, 0 when this one was answered."""
     known = state.get(key)

@@ -1,0 +1,137 @@
+"""The monitor's alerts: what this master sees wrong, the bucket in which masters agree who tells it, and the telling.
+
+An alert is told to the log, as a fact to any number of subscribers, and to the sinks that were given; see
+`decide/alerts.py` for when, and `decide/announce.py` for by whom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import structlog
+
+from antiphon.bus.assets import alerts_of
+from antiphon.bus.bus import Bus
+from antiphon.bus.protocol import Entry, KeyValue, Watch
+from antiphon.decide import alerts
+from antiphon.decide.alerts import RULES, Alert, AlertBounds, Alerts, Observation, Phase
+from antiphon.decide.announce import Board, Record, Swap, record
+from antiphon.errors import NotConnected
+from antiphon.messages.alerts import AlertCleared, AlertRaised, OpenAlert
+from antiphon.runtime.sinks import SinkSpool
+
+log = structlog.get_logger("antiphon.alerts")
+
+
+class AlertDesk:
+    """The alerts of one master; called by its monitor only, one call at a time."""
+
+    def __init__(self, bus: Bus, sinks: Sequence[SinkSpool], bounds: AlertBounds) -> None:
+        self.bus = bus
+        self.sinks = tuple(sinks)
+        self.bounds = bounds
+        self.state = Alerts()
+        self.board = Board(bus.name)
+        self._local: dict[str, Alert] = {}
+        self._reminded: set[str] = set()
+        self._bucket: KeyValue | None = None
+        self._watch: Watch | None = None
+
+    async def start(self) -> None:
+        """Read the whole bucket."""
+        self._bucket = await self.bus.transport.key_value(alerts_of(self.bus.prefix))
+        self._watch = await self._bucket.watch(self._changed)
+
+    async def stop(self) -> None:
+        """Watch no more; what is open stays in the bucket for the other masters."""
+        if self._watch is not None:
+            await self._watch.stop()
+
+    @property
+    def open(self) -> tuple[OpenAlert, ...]:
+        """Every alert that is open, whichever master told it."""
+        return tuple(map(_shown, self.board.open))
+
+    def observe(self, seen: Sequence[Observation]) -> None:
+        """Take what was seen, and what was seen before and is seen no more as right."""
+        now_ms = self.bus.clock.now_ms()
+        told: list[Alert] = []
+        known = {(one.kind, one.subject) for one in seen}
+        gone = [Observation(*key, _right(key[0])) for key in self.state.entries if key not in known]
+        for one in (*seen, *gone):
+            self.state, some = alerts.observed(self.state, one, now_ms, self.bounds)
+            told += some
+        self.state, some = alerts.ticked(self.state, now_ms, self.bounds)
+        for alert in (*told, *some):
+            if alert.phase is Phase.CLEARED:
+                self._local.pop(alert.id, None)
+            else:
+                self._local[alert.id] = alert
+            if alert.phase is Phase.REMINDED:
+                self._reminded.add(alert.id)
+
+    async def tell(self, texts: Mapping[str, str]) -> None:
+        """Write what is due to the bucket, and tell what this master was the one to write; `texts` are by id."""
+        clock = self.bus.clock
+        now_ms, wall_ms = clock.now_ms(), clock.wall_ms()
+        wrong = {
+            name: record(alert, texts.get(name, name), wall_ms - (now_ms - alert.since_ms), self.bus.name)
+            for name, alert in self._local.items()
+        }
+        began_ms = {name: alert.since_ms for name, alert in self._local.items()}
+        reminded, self._reminded = self._reminded, set()
+        for swap in self.board.due(wrong, began_ms, reminded, now_ms):
+            before = next((one for one in self.board.open if one.id == swap.id), None)
+            revision = await self._write(swap)
+            self.board.swapped(swap, revision, clock.now_ms())
+            shown = swap.record or before
+            if revision is not None and swap.phase is not None and shown is not None:
+                await self._announce(shown, swap.phase)
+
+    async def _write(self, swap: Swap) -> int | None:
+        assert self._bucket is not None, "start() opens the bucket"
+        name = swap.id.replace(":", ".")
+        try:
+            if swap.record is None:
+                return await self._bucket.drop(name, swap.revision)
+            return await self._bucket.update(name, msgspec.json.encode(swap.record), swap.revision)
+        except NotConnected:
+            log.info("alert.not_written", alert=swap.id)
+            return None
+
+    async def _announce(self, shown: Record, phase: Phase) -> None:
+        alert, at_ms = _shown(shown), self.bus.clock.wall_ms()
+        fact: AlertRaised | AlertCleared
+        if phase is Phase.CLEARED:
+            fact = AlertCleared(at_ms=at_ms, alert=alert, kind=RULES[alert.kind].cleared_kind)
+            log.info("alert.cleared", alert=alert.id, kind=fact.kind)
+        else:
+            fact = AlertRaised(at_ms=at_ms, alert=alert, is_reminder=phase is Phase.REMINDED)
+            say = log.error if alert.severity == "critical" else log.warning
+            say("alert.raised", alert=alert.id, severity=alert.severity, text=alert.text, reminder=fact.is_reminder)
+        for sink in self.sinks:
+            sink.put(fact)
+        try:
+            await self.bus.publish(fact)
+        except NotConnected:
+            log.info("alert.not_published", alert=alert.id)
+
+    def _changed(self, entry: Entry) -> None:
+        name = entry.key.replace(".", ":", 1)
+        try:
+            found = None if entry.value is None else msgspec.json.decode(entry.value, type=Record)
+        except msgspec.DecodeError as error:
+            log.warning("alert.record_unreadable", key=entry.key, error=str(error)[:200])
+            return
+        self.board.heard(name, found, entry.revision, self.bus.clock.now_ms())
+
+
+def _right(kind: str) -> float:
+    rule = RULES[kind]
+    return min(rule.clear_at, 0.0) if rule.raise_at > rule.clear_at else max(rule.clear_at, 1.0)
+
+
+def _shown(one: Record) -> OpenAlert:
+    fields = {name: getattr(one, name) for name in ("id", "kind", "subject", "severity", "value", "text", "since_ms")}
+    return OpenAlert.model_validate(fields | {"master": one.by})
