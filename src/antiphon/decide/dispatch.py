@@ -97,7 +97,9 @@ class NodeBook:
         """Take what the registry says now; called where it is another view than the last."""
         if balancer != self.balancer:
             self.balancer = balancer
-            self.strategy = balance.strategy(balancer).make()
+            # a card may name one that this master does not have; no search may fail for that
+            known = balance.strategies()
+            self.strategy = (known.get(balancer) or known[bounds.balancer]).make()
         most = node.max_parallel_requests or bounds.bulkhead.in_flight_max
         if most != self.bulkhead.bounds.in_flight_max:
             given = bounds.bulkhead
@@ -140,10 +142,19 @@ class Dispatch:
             left_ms: the search's budget for gathering.
             now_ms: the time.
             balancer: the question's own choice, if any.
+
+        Raises `UnknownMethod` for a question's choice that is none, before any compartment is entered.
         """
+        if balancer is not None:
+            balance.strategy(balancer)
         if registry is not self._registry:
             self._registry = registry
-            self._books = {name: book for name, book in self._books.items() if name in registry.nodes}
+            # one in use is kept: whoever is in its compartment has to leave this one, and whoever waits is told
+            self._books = {
+                name: book
+                for name, book in self._books.items()
+                if name in registry.nodes or book.bulkhead.in_flight or book.bulkhead.waiting
+            }
         shut = self.judges.view
         return [
             self._one(node, shut, waiter, at, left_ms, now_ms, balancer or node.balancer or self.bounds.balancer)
@@ -171,7 +182,10 @@ class Dispatch:
             return Expected(name, (), code="overloaded", text="its compartment and the queue before it are full")
         probe = breakers.probe(shut, name, SEARCH, active, now_ms) if turn is Turn.RUN else None
         if not candidates and probe is None:
-            book.bulkhead.left(now_ms)
+            if turn is Turn.RUN:
+                self.left(name, now_ms)
+            else:
+                book.bulkhead.withdraw((waiter, at))
             return Expected(name, (), code="open", text="its breaker is open")
         order = book.strategy.order(candidates, book.loads, now_ms, self.dice) if candidates else ()
         return self._asked(book, order, probe, left_ms, now_ms, is_waiting=turn is Turn.WAIT)
