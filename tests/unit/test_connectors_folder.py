@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from antiphon.connectors import folder as module
 from antiphon.connectors.folder import Folder
@@ -116,11 +119,27 @@ def test_what_is_no_folder_is_refused(root: Path, tmp_path: Path, path: str) -> 
     folder.close()
 
 
-def test_a_folder_without_text_or_with_too_much_is_refused(root: Path) -> None:
-    (root / "start.txt").write_text(" \n")
-    empty, full = Folder(root), Folder(root, files_max=1)
-    with pytest.raises(ContentUnreadable, match="no text"):
-        empty.open()
+def test_an_empty_folder_is_served_and_filled_later(root: Path, folder: Folder) -> None:
+    (root / "start.txt").unlink()
+    folder.open()
+    assert (folder.size(), ids(folder, "apple")) == (0, [])
+    (root / "first.txt").write_text("apple")
+    assert folder.refresh() == "1 added, 0 modified, 0 deleted"
+    assert ids(folder, "apple") == ["first.txt"]
+
+
+def test_markdown_of_headings_only_is_found_by_them(root: Path, folder: Folder) -> None:
+    (root / "plan.md").write_text("# Orchard\n\n## Apples\n\n## Pears\n")
+    (root / "lone.md").write_text("# Cellar\n")
+    (root / "front.md").write_text("---\ntitle: Attic\n---\n")
+    folder.open()
+    assert ids(folder, "pears") == ["plan.md#pears"]
+    assert ids(folder, "orchard") == ["plan.md#apples", "plan.md#pears"], "a bare title is in the titles below it"
+    assert (ids(folder, "cellar"), ids(folder, "attic")) == (["lone.md"], ["front.md"])
+
+
+def test_a_folder_with_too_much_is_refused(root: Path) -> None:
+    full = Folder(root, files_max=1)
     (root / "two.txt").write_text("word")
     with pytest.raises(ContentUnreadable, match="files_max = 1"):
         full.open()
@@ -173,8 +192,56 @@ def test_a_moved_folder_moves_its_hits(root: Path, folder: Folder, tmp_path: Pat
 def test_a_folder_that_is_gone_is_still_served(root: Path, folder: Folder, tmp_path: Path) -> None:
     folder.open()
     root.rename(tmp_path / "moved")
-    assert folder.refresh() == ""
+    with pytest.raises(ContentUnreadable, match="cannot be listed"):
+        folder.refresh()
     assert ids(folder, "always") == ["start.txt"]
+
+
+@asynccontextmanager
+async def watched(folder: Folder) -> AsyncIterator[asyncio.Queue[str]]:
+    """Give the changes that a watch tells; what ends the watch is raised instead of waited for."""
+    changes: asyncio.Queue[str] = asyncio.Queue()
+    watching = asyncio.create_task(folder.watch(changes.put_nowait))
+    try:
+        yield changes
+        assert not watching.done(), watching.exception()
+    finally:
+        watching.cancel()
+        await asyncio.wait([watching])
+
+
+async def test_a_name_that_is_not_utf_8_does_not_end_the_watch(
+    root: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_MS", 10)
+    folder.open()
+    async with watched(folder) as changes:
+        for number in range(3):
+            (root / os.fsdecode(b"%d\xff.md" % number)).write_text("plum")
+            assert await asyncio.wait_for(changes.get(), 30) == "1 added, 0 modified, 0 deleted"
+        assert len(ids(folder, "plum")) == 3
+
+
+async def test_a_deleted_folder_is_waited_for(root: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_MS", 10)
+    folder.open()
+    with capture_logs() as logs:
+        async with watched(folder) as changes:
+            (root / "new.txt").write_text("plum")
+            assert await asyncio.wait_for(changes.get(), 30) == "1 added, 0 modified, 0 deleted"
+            shutil.rmtree(root)
+            async with asyncio.timeout(30):
+                while not any(log["event"] == "folder.not_followed" for log in logs):  # noqa: ASYNC110 - a log has no event
+                    await asyncio.sleep(0.01)
+            served = ids(folder, "plum always")
+            await asyncio.to_thread(root.mkdir)
+            (root / "later.txt").write_text("pear")
+            async with asyncio.timeout(30):
+                while ids(folder, "pear") == []:
+                    await changes.get()
+    told = [log["served_entries"] for log in logs if log["event"] == "folder.not_followed"]
+    assert told
+    assert set(told) == {len(served)}, "what is served meanwhile is told"
 
 
 def test_a_file_deleted_while_it_is_read_is_left_out(

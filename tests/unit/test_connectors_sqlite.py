@@ -170,3 +170,18 @@ async def test_another_file_in_its_place_is_seen(file: Path, made: list[Sqlite],
     watching.cancel()
     with pytest.raises(asyncio.CancelledError):
         await watching
+
+
+async def test_an_empty_table_is_served_and_its_first_row_is_found(made: list[Sqlite], tmp_path: Path) -> None:
+    file = tmp_path / "new.db"
+    run(file, "CREATE TABLE products(sku TEXT PRIMARY KEY, name TEXT)")
+    node = opened(made, file, "products", poll_ms=10)
+    assert (node.size(), ids(node, "apple")) == (0, [])
+    changes: asyncio.Queue[str] = asyncio.Queue()
+    watching = asyncio.create_task(node.watch(changes.put_nowait))
+    run(file, "INSERT INTO products VALUES ('a1', 'Red apple')")
+    assert await asyncio.wait_for(changes.get(), 30) == "1 rows changed"
+    assert ids(node, "apple") == ["a1"]
+    watching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await watching

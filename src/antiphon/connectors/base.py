@@ -15,7 +15,6 @@ from typing import ClassVar
 
 from antiphon.connectors.entry import Entry
 from antiphon.connectors.index import TextIndex
-from antiphon.errors import ContentUnreadable
 from antiphon.messages.handler import Found, Query
 
 Progress = Callable[[int, int], None]
@@ -79,13 +78,13 @@ class Indexed(Connector):
         """Read the whole content, telling `progress` on the way."""
 
     def open(self, progress: Progress | None = None) -> None:
-        """Index the whole content.
+        """Index the whole content; there may be none yet.
 
         Raises:
-            ContentUnreadable: it cannot be read, or there is nothing to search in it.
+            ContentUnreadable: it cannot be read.
         """
         try:
-            self._fill(progress or silent)
+            self.index.add(self.entries(progress or silent))
         except BaseException:
             self.close()  # whoever fails to open has nothing to close
             raise
@@ -93,10 +92,6 @@ class Indexed(Connector):
     def size(self) -> int:
         """Return the number of entries in the index."""
         return len(self.index)
-
-    def _fill(self, progress: Progress) -> None:
-        if not self.index.add(self.entries(progress)):
-            raise ContentUnreadable(f"{self.describe()}: there is no text to search in it")
 
     def search(self, query: Query) -> Found:
         """Return the index's best hits."""

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import aclosing
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +40,10 @@ TICK_MS = 500
 """The first comparison comes this soon after the watch begins: a change while it begins sends no event."""
 RESCAN_TICKS = 10
 """Later ones come this many ticks apart even without an event: network file systems send none."""
+RETRY_MS = 2_000
+"""A watch that failed begins again after this; the folder is compared then, so nothing is missed meanwhile."""
+REMIND_MS = 60_000
+"""A trouble that lasts is told again after this."""
 
 Stamp = tuple[int, int]
 """Modification time in nanoseconds and size in bytes: a file whose stamp is the same is taken to be the same."""
@@ -102,36 +108,52 @@ class Folder(Indexed):
         """
         if not self._root.is_dir():
             raise ContentUnreadable(f"{self.path} is not a folder")
-        try:
-            self._stamps.update(self._scan())
-        except OSError as error:
-            raise ContentUnreadable(f"{self.path} cannot be listed: {error.strerror}") from error
+        self._stamps.update(self._listed())
         return self._read_all(self._stamps, progress)
 
     async def watch(self, changed: Callable[[str], None]) -> None:
-        """Re-index what changes below the folder until cancelled."""
+        """Re-index what changes below the folder until cancelled, also after the folder was gone for a while."""
+        from watchfiles._rust_notify import WatchfilesRustInternalError  # noqa: PLC0415 -- as in `_follow`
+
+        told, told_ms = "", 0
+        while True:
+            try:
+                await self._follow(changed)
+            except* (OSError, ContentUnreadable, WatchfilesRustInternalError) as errors:
+                reason, now_ms = _reason(errors), time.monotonic_ns() // 1_000_000
+                if reason != told or now_ms - told_ms >= REMIND_MS:
+                    log.warning("folder.not_followed", folder=self._name, reason=reason, served_entries=len(self.index))
+                    told, told_ms = reason, now_ms
+            await asyncio.sleep(RETRY_MS / 1_000)
+
+    async def _follow(self, changed: Callable[[str], None]) -> None:
+        """Re-index what a watch tells of, until it fails: the folder is gone, or a name in it is not UTF-8."""
         import watchfiles  # noqa: PLC0415 -- a compiled extension that only a serving node needs
 
+        await self._update(changed)
         events = watchfiles.awatch(  # pyright: ignore[reportUnknownMemberType] -- trio's event, which it has no types for
             self._root, debounce=DEBOUNCE_MS, rust_timeout=TICK_MS, yield_on_timeout=True
         )
         ticks = 0
-        async for happened in events:
-            ticks += 1
-            if not happened and ticks % RESCAN_TICKS != 1:
-                continue
-            summary = await asyncio.to_thread(self.refresh)
-            if summary:
-                log.info("folder re-indexed", folder=self._name, changes=summary, entries=len(self.index))
-                changed(summary)
+        async with aclosing(events):
+            async for happened in events:
+                ticks += 1
+                if happened or ticks % RESCAN_TICKS == 1:
+                    await self._update(changed)
+
+    async def _update(self, changed: Callable[[str], None]) -> None:
+        summary = await asyncio.to_thread(self.refresh)
+        if summary:
+            log.info("folder.reindexed", folder=self._name, changes=summary, entries=len(self.index))
+            changed(summary)
 
     def refresh(self) -> str:
-        """Compare the folder with the index, re-index what differs, and return what that was; empty for nothing."""
-        try:
-            present = self._scan()
-        except (OSError, ContentUnreadable) as error:
-            log.warning("folder not readable, serving what was read before", folder=self._name, reason=str(error))
-            return ""
+        """Compare the folder with the index, re-index what differs, and return what that was; empty for nothing.
+
+        Raises:
+            ContentUnreadable: the folder is gone or holds too much; the index holds what was read before.
+        """
+        present = self._listed()
         known = self._stamps
         differing = {file: stamp for file, stamp in present.items() if known.get(file) != stamp}
         gone = [file for file in known if file not in present]
@@ -145,6 +167,13 @@ class Folder(Indexed):
         known.clear()
         known.update(present)
         return f"{added} added, {len(differing) - added} modified, {len(gone)} deleted"
+
+    def _listed(self) -> dict[str, Stamp]:
+        """Return the stamps; raise `ContentUnreadable` where the folder cannot be listed."""
+        try:
+            return self._scan()
+        except OSError as error:
+            raise ContentUnreadable(f"{self.path} cannot be listed: {error.strerror}") from error
 
     def _scan(self) -> dict[str, Stamp]:
         """Return the stamp of each file that is worth reading, by its path relative to the folder."""
@@ -165,10 +194,10 @@ class Folder(Indexed):
                 yield from self._read(file, time_ns // 1_000_000)
             except _SkippedError as reason:
                 skipped[str(reason)] += 1
-                log.debug("file skipped", file=file, reason=str(reason))
+                log.debug("folder.file_skipped", file=file, reason=str(reason))
             progress(done, len(files))
         if skipped:
-            log.info("files skipped", folder=self._name, **skipped)
+            log.info("folder.files_skipped", folder=self._name, **skipped)
 
     def _read(self, file: str, time_ms: int) -> Iterator[Entry]:
         path = self._root / file
@@ -183,6 +212,13 @@ class Folder(Indexed):
         if self.url_base is None:
             return (self._root / file).as_uri()
         return f"{self.url_base.rstrip('/')}/{quote(os.fsencode(file))}"
+
+
+def _reason(errors: BaseException) -> str:
+    """Return what the first error of a group of groups says."""
+    while isinstance(errors, BaseExceptionGroup):
+        errors = errors.exceptions[0]
+    return str(errors)
 
 
 def _files(folder: Path, root: Path) -> Iterator[tuple[Path, os.stat_result]]:
@@ -206,7 +242,7 @@ def _files_if_allowed(folder: Path, root: Path) -> Iterator[tuple[Path, os.stat_
     try:
         yield from _files(folder, root)
     except OSError as error:
-        log.warning("folder skipped", folder=folder.name, reason=error.strerror)
+        log.warning("folder.part_skipped", folder=folder.name, reason=error.strerror)
 
 
 def _stays_inside(path: Path, child: os.DirEntry[str], root: Path) -> bool:

@@ -47,7 +47,7 @@ class Packages(Indexed):
             if name:  # an interrupted uninstall leaves folders without one
                 found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), (distribution, metadata))
         if len(found) > self.packages_max:
-            log.warning("packages left out", packages=len(found), packages_max=self.packages_max)
+            log.warning("packages.left_out", packages=len(found), packages_max=self.packages_max)
         chosen = sorted(found.items(), key=lambda item: item[0])[: self.packages_max]
         for done, (name, (distribution, metadata)) in enumerate(chosen, 1):
             yield from _entries(name, distribution, metadata)

@@ -100,10 +100,10 @@ class Sqlite(Indexed):
         try:
             count = await asyncio.to_thread(self.refresh)
         except ContentUnreadable as error:
-            log.warning("table not readable, serving what was read before", table=self.table, reason=str(error))
+            log.warning("table.unreadable", table=self.table, reason=str(error))
             return
         if count:
-            log.info("table re-indexed", table=self.table, rows=count, entries=len(self.index))
+            log.info("table.reindexed", table=self.table, rows=count, entries=len(self.index))
             changed(f"{count} rows changed")
 
     def refresh(self) -> int:
@@ -203,7 +203,7 @@ class _Version:
                     self._database = self._connect()
                 self._seen = (inode, int(self._database.execute("PRAGMA data_version").fetchone()[0]))
             except (sqlite3.Error, OSError, ContentUnreadable) as error:
-                log.debug("database busy or gone", reason=str(error))
+                log.debug("table.not_looked_at", reason=str(error))
             return self._seen
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ _RST_HEADING = re.compile(r"^(?![ \t])(.*\w.*)\n([=\-~^\"'*+#])\2{2,}[ \t]*$", r
 _RST_LINE = re.compile(
     r"^([=\-~^\"'*+#])\1{2,}[ \t]*$|^\.\. (?:image|figure|\|)[^\n]*(?:\n[ \t]+:[^\n]*)*", re.MULTILINE
 )
+_WORD = re.compile(r"\w")
 _TITLE_FIELD = re.compile(r"""^title:[ \t]*["']?(.*?)["']?[ \t]*$""", re.MULTILINE)
 _MARKUP = (
     (re.compile(r"<!--.*?-->|</?[A-Za-z][^<>\n]*>"), ""),  # comments and tags
@@ -47,23 +48,37 @@ class Section:
 def markdown(source: str, title: str) -> Iterator[Section]:
     """Cut Markdown at its headings of the first three levels; markup that says nothing to a reader is dropped.
 
+    A heading without a text is a section, too: it is found by its words.
+
     Args:
         source: the Markdown text.
         title: the title where it has none: the first heading or the front matter's `title` otherwise.
     """
     source = source.replace("\r\n", "\n")
     front = _FRONT_MATTER.match(source)
+    is_titled = False
     if front:
         source = source[front.end() :]
         named = _TITLE_FIELD.search(front[1])
+        is_titled = named is not None
         title = named[1] if named and named[1] else title
     parts = list(_parts(source))
-    if not (front and _TITLE_FIELD.search(front[1])):
+    if not is_titled:
         title = next((heading for heading, _ in parts if heading), title)
     taken: set[str] = set()
-    for heading, body in parts:
-        full = f"{title}: {heading}" if heading and heading != title else title
-        yield from pieces(full, body, _unique(_slug(heading) if heading else "", taken))
+    sections = [section for heading, body in parts for section in _sections(title, heading, body, taken)]
+    is_named = _WORD.search(title) and (is_titled or any(heading for heading, _ in parts))
+    yield from sections or ([Section(title, "", "")] if is_named else [])
+
+
+def _sections(title: str, heading: str, body: str, taken: set[str]) -> Iterator[Section]:
+    """Return the sections of one part; a bare heading is one, unless it is the title, which the others carry."""
+    is_own = bool(heading) and heading != title
+    full = f"{title}: {heading}" if is_own else title
+    fragment = _unique(_slug(heading) if heading else "", taken)
+    if is_own and not body.strip() and _WORD.search(heading):
+        yield Section(full, fragment, "")
+    yield from pieces(full, body, fragment)
 
 
 def restructured(source: str, title: str) -> Iterator[Section]:
