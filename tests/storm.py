@@ -114,20 +114,6 @@ class Storm:
             await self.fleet.sleep_ms(100)
         await self.fleet.sleep_ms(70_000)  # every deadline there was is over
 
-    def leaks(self) -> list[str]:
-        """Return every count that is not back at zero."""
-        found: list[str] = []
-        for name, role in self.fleet.masters.items():
-            (master,) = (one for one in role.supervisor.children if isinstance(one, Master))
-            counts = {"conversations": len(master.conversations), "waiting": len(role.bus._waiting)}
-            for node in NODES:
-                book = master.ground.dispatch.book(node)
-                if book is not None:
-                    counts |= {f"{node} ran": book.bulkhead.in_flight, f"{node} waits": book.bulkhead.waiting}
-                    counts |= {f"{node}.{one}": load.in_flight for one, load in book.loads.items()}
-            found += [f"{name}: {what} {count}" for what, count in counts.items() if count]
-        return found
-
     def _open(self) -> list[str]:
         return [str(key) for role in self.fleet.masters.values() for key in breakers(role).breakers.view.shut]
 
@@ -183,6 +169,21 @@ class Storm:
         assert self.fleet.now_ms() - began_ms <= deadline_ms, "nothing hangs past its deadline"
         assert not self.outcomes.keys() & {"internal", "malformed", "invalid_reply"}, self.outcomes
         return answer
+
+
+def leaks(fleet: TestFleet) -> list[str]:
+    """Return every count of a fleet's masters that is not back at zero."""
+    found: list[str] = []
+    for name, role in fleet.masters.items():
+        (master,) = (one for one in role.supervisor.children if isinstance(one, Master))
+        counts = {"conversations": len(master.conversations), "waiting": len(role.bus._waiting)}
+        for node in role.view.current.nodes:
+            book = master.ground.dispatch.book(node)
+            if book is not None:
+                counts |= {f"{node} ran": book.bulkhead.in_flight, f"{node} waits": book.bulkhead.waiting}
+                counts |= {f"{node}.{one}": load.in_flight for one, load in book.loads.items()}
+        found += [f"{name}: {what} {count}" for what, count in counts.items() if count]
+    return found
 
 
 def breakers(role: MasterRole) -> BreakerActor:

@@ -126,6 +126,8 @@ class Search:
         self.flags: dict[str, tuple[str, ...]] = {}
         self.fallback_lines: list[WireLine] = []
         self._again: deque[Ask] = deque()
+        self._lost: deque[Ask] = deque()
+        """Instances that work on it although nobody waits any more, and have not been told."""
         self._turn: asyncio.Future[None] | None = None
         self._bug: Exception | None = None
 
@@ -207,9 +209,12 @@ class Search:
                     await wire.ask(_lane(self.ground.bus.prefix, ask.node, ask.instance), payload)
                 if self._bug is not None:
                     raise self._bug
-                await self._let_go()
+                self._let_go()
+                await self._tell_lost()
                 if self.gathering.is_over:
                     return
+                if self._again or self._bug is not None:
+                    continue  # it came while the lost ones were told, when nobody waited to be woken
                 self._turn = asyncio.get_running_loop().create_future()
                 await self._turn
         finally:
@@ -217,7 +222,8 @@ class Search:
                 if timer is not None:
                     timer.cancel()
             wire.close()
-            await self._end()
+            self._end()
+            await self._tell_lost()
 
     def _start(self, ask: Ask, now_us: int, now_ms: int) -> None:
         expected = self.expected[ask.at]
@@ -251,8 +257,8 @@ class Search:
             self._schedule()
         self._wake()
 
-    async def _let_go(self) -> None:
-        """Cancel what lost its hedge or passed its node's bound, and leave the compartments of nodes that are done."""
+    def _let_go(self) -> None:
+        """Give up what lost its hedge or passed its node's bound, and leave the compartments of nodes that are done."""
         now_us, now_ms = self.clock.now_us(), self.clock.now_ms()
         dispatch, lines = self.ground.dispatch, self.gathering.lines
         for slot, ask, _ in self.gathering.losers():
@@ -262,19 +268,19 @@ class Search:
                 dispatch.ended(self._legs[slot], OutOfBudget.code, now_us, now_ms)
             else:
                 dispatch.abandoned(self._legs[slot], now_us, now_ms)
-            await self._cancel(ask)
+            self._lost.append(ask)
         for at in [at for at in self._entered if lines[at].outcome is not None]:
             self._entered.discard(at)
             dispatch.left(lines[at].node, now_ms)
 
-    async def _end(self) -> None:
-        """Let go of everything, however this search ends: no count may leak."""
-        await self._let_go()
+    def _end(self) -> None:
+        """Let go of everything, however this search ends; nothing here waits, so no cancel can leave a count behind."""
+        self._let_go()
         now_us, now_ms = self.clock.now_us(), self.clock.now_ms()
         for slot, ask, _ in self.gathering.running():
             if slot < len(self._legs):
                 self.ground.dispatch.abandoned(self._legs[slot], now_us, now_ms)
-                await self._cancel(ask)
+                self._lost.append(ask)
         for at in self._entered:
             self.ground.dispatch.left(self.gathering.lines[at].node, now_ms)
         self._entered.clear()
@@ -282,8 +288,12 @@ class Search:
             if one.is_waiting:
                 self.ground.dispatch.withdraw(one.node, self, at)
 
+    async def _tell_lost(self) -> None:
+        """Tell the instances that still work on it that nobody waits any more."""
+        while self._lost:
+            await self._cancel(self._lost.popleft())
+
     async def _cancel(self, ask: Ask) -> None:
-        """Tell an instance that still works on it that nobody waits any more."""
         with suppress(AntiphonError):  # without a connection there is nobody to tell
             await self.ground.bus.tell(NodeCancel(request=self.call.request), node=ask.node, instance=ask.instance)
 
@@ -357,9 +367,11 @@ class Search:
         ask = NodeSearch.model_validate_json(self._payload(self._left_ms()))
         began_us = self.clock.now_us()
         tasks = {asyncio.ensure_future(node.find(self.ground.bus, ask)): node.name for node in self.ground.fallbacks}
-        _, late = await asyncio.wait(tasks, timeout=self._left_ms() / 1_000)
-        for task in late:
-            task.cancel()
+        try:
+            _, late = await asyncio.wait(tasks, timeout=self._left_ms() / 1_000)
+        finally:
+            for task in tasks:  # also when the asker has left meanwhile
+                task.cancel()
         for task in sorted(tasks, key=tasks.__getitem__):
             self._take_fallback(tasks[task], task, self.clock.now_us() - began_us, is_late=task in late)
 
