@@ -22,10 +22,8 @@ first, as `Hit`s or dictionaries. Start the program several times and the node h
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -34,7 +32,7 @@ from typing import TypeVar
 import structlog
 from pydantic import ValidationError
 
-from antiphon import subjects
+from antiphon import logs, subjects
 from antiphon.bus.bus import Bus
 from antiphon.bus.codec import first_reason
 from antiphon.bus.connect import connect
@@ -206,8 +204,5 @@ class Node:
     def run(self, nats: str | None = None, *, context: str | None = None, data: Path | None = None) -> None:
         """Serve until stopped; for `if __name__ == "__main__"`. Logs go to stderr unless structlog is configured."""
         if not structlog.is_configured():
-            structlog.configure(
-                logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-                wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-            )
+            logs.configure()
         run(self.serve(nats, context=context, data=data))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +24,7 @@ from antiphon.messages.lane import Load, NodeCancel, NodeFound, NodeSearch
 from antiphon.messages.ping import NodePing, NodePong
 from antiphon.messages.registry import HeartBeaten, NodeJoin, NodeLeave
 from antiphon.runtime.actor import Actor, ActorBounds, Encoded, answers, converses
+from antiphon.runtime.threads import Threads
 
 log = structlog.get_logger("antiphon.node")
 
@@ -65,7 +65,7 @@ class Responder(Actor):
         self.card = card
         self.joined = asyncio.Event()
         self._search = search
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads = Threads(self.node_bounds.threads_max, f"node:{bus.name}")
         self._latency_us = 0.0
         self._made_ms = bus.clock.now_ms()
         self._heartbeat_ms = self.node_bounds.join_retry_ms
@@ -96,8 +96,9 @@ class Responder(Actor):
     async def stop(self, *, is_crashed: bool = False) -> None:
         """Stop as every actor does, then end the threads."""
         await super().stop(is_crashed=is_crashed)
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.stop()
+        if self._threads.busy:
+            log.warning("node.handlers_left", node=self.bus.name, instance=self.instance, running=self._threads.busy)
 
     @property
     def load(self) -> Load:
@@ -108,10 +109,14 @@ class Responder(Actor):
         counted = {"cancelled": self.conversations.cancelled, "wasted_us": self.conversations.wasted_us}
         return self.load.model_copy(update=counted)
 
+    def conversation_key(self, call: Call[Any]) -> str:
+        """Return what a search is cancelled by: its master's ticket, for two callers may choose one request id."""
+        return getattr(call.message, "ticket", None) or call.request
+
     @answers(NodeCancel)
     async def cancel(self, call: Call[NodeCancel]) -> Acknowledged:
         """Cut off the handler of a question that nobody waits for."""
-        self.conversations.cancel(call.request)
+        self.conversations.cancel(call.message.ticket)
         return Acknowledged()
 
     @converses(NodeSearch)
@@ -160,9 +165,7 @@ class Responder(Actor):
     async def _run(self, handler: SearchHandler, query: Query) -> Any:
         if inspect.iscoroutinefunction(handler):
             return await handler(query)
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(self.node_bounds.threads_max, thread_name_prefix=f"node:{self.bus.name}")
-        result = await asyncio.get_running_loop().run_in_executor(self._threads, handler, query)
+        result = await self._threads.run(handler, query)
         return await result if inspect.isawaitable(result) else result
 
     # -- keeping its place

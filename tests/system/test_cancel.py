@@ -71,7 +71,7 @@ async def test_an_order_from_outside_a_masters_inbox_cuts_nobody_off(fleet: Flee
     client = await fleet.client()
     asking = asyncio.ensure_future(client.search("whales", deadline_ms=1_500, request_id="mine"))
     await stuck.began.wait()
-    await client.bus.tell(NodeCancel(request="mine"), node="stuck", instance="one")
+    await client.bus.tell(NodeCancel(ticket="mine"), node="stuck", instance="one")
     await client.bus.transport.flush()
     answer = await asking
     assert answer.coverage.timed_out == 1
@@ -99,3 +99,29 @@ async def test_cancelling_what_has_ended_is_no_error(fleet: Fleet) -> None:
     await client.bus.publish(SearchAbandoned(request="done"))
     await client.bus.publish(SearchAbandoned(request="never-was"))
     assert (await client.search("whales")).hits == answer.hits
+
+
+async def test_two_askers_with_one_request_id_do_not_cancel_each_other(fleet: Fleet) -> None:
+    await fleet.master()
+    both, gate = asyncio.Event(), asyncio.Event()
+    running = 0
+
+    async def slow(_query: Any) -> list[dict[str, str]]:
+        nonlocal running
+        running += 1
+        if running == 2:
+            both.set()
+        await gate.wait()
+        return [{"id": "1", "title": "whale"}]
+
+    await fleet.node("slow", slow)
+    alice, bob = await fleet.client("alice"), await fleet.client("bob")
+    hers = asyncio.ensure_future(alice.search("whales", deadline_ms=20_000, request_id="same"))
+    his = asyncio.ensure_future(bob.search("whales", deadline_ms=20_000, request_id="same"))
+    async with asyncio.timeout(10):
+        await both.wait()
+    beats = await fleet.heard(HeartBeaten)
+    his.cancel()
+    await until(lambda: any(beat.load.cancelled == 1 for beat in beats))
+    gate.set()
+    assert (await hers).complete

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from replies import QUESTION, replies
 
-from antiphon.decide.dedupe import Unique, content_hash, dedupe
+from antiphon.decide.dedupe import Unique, content_hash, content_of, dedupe
 from antiphon.decide.fuse import method
 from antiphon.decide.fusing import NodeReply
 from antiphon.messages.wire import WireFound, WireHit
@@ -40,14 +40,14 @@ def fused(*given_replies: NodeReply) -> list[Row]:
 def test_each_content_stands_once_and_every_source_is_kept(given_replies: list[NodeReply], name: str) -> None:
     scored = method(name).fuse(QUESTION, given_replies).scored
     result = rows(dedupe(scored, given_replies))
-    hashes = [given_replies[one.reply].found.hits[one.hit].hash for one in result]
+    hashes = [content_of(given_replies[one.reply].found.hits[one.hit]) for one in result]
     contents = [content for content in hashes if content]
     assert len(contents) == len(set(contents))
-    assert set(contents) == {one.hash for reply in given_replies for one in reply.found.hits if one.hash}
+    assert set(contents) == {content_of(one) for reply in given_replies for one in reply.found.hits if one.hash}
     for one, content in zip(result, hashes, strict=True):
         sources = [given_replies[reply].node for reply, _ in [(one.reply, one.hit), *one.also]]
         assert len(sources) == len(set(sources))
-        holders = {reply.node for reply in given_replies for h in reply.found.hits if h.hash == content}
+        holders = {reply.node for reply in given_replies for h in reply.found.hits if content_of(h) == content}
         assert not content or set(sources) == holders
         assert content or not one.also
 
@@ -95,3 +95,15 @@ def test_a_content_hash_tells_different_texts_apart() -> None:
     assert content_hash("Grinder", "A  text") == content_hash("grinder", "a text")
     assert content_hash("a", "b") != content_hash("a", "c")
     assert content_hash("a b", "") == content_hash("a", "b")
+
+
+def titled(name: str, title: str, content: str) -> WireHit:
+    return WireHit(id=name, doc=msgspec.Raw(msgspec.json.encode({"title": title})), hash=content)
+
+
+def test_a_copied_hash_alone_takes_nobodys_place() -> None:
+    honest = NodeReply("blog", WireFound(hits=[titled("1", "How to mend an outage", "x")]))
+    liar = NodeReply("evil", WireFound(hits=[titled("9", "buy now", "x")]))
+    assert {(one.reply, one.also) for one in fused(liar, honest)} == {(0, ()), (1, ())}
+    mirror = NodeReply("mirror", WireFound(hits=[titled("2", "how to  MEND an outage", "x")]))
+    assert [(one.reply, one.also) for one in fused(honest, mirror)] == [(0, ((1, 0),))]

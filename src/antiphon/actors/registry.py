@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import structlog
 from pydantic import ValidationError
 
+from antiphon import subjects
 from antiphon.actors.ping import ping
 from antiphon.bus.assets import registry_of
 from antiphon.bus.bus import Bus, Call
@@ -22,7 +24,7 @@ from antiphon.bus.codec import encode, first_reason
 from antiphon.bus.protocol import Entry, KeyValue, Watch
 from antiphon.decide import balance, cards, filters, registry
 from antiphon.decide.registry import Change, Patience, RegistryView
-from antiphon.errors import NotConnected, Overloaded, UnknownNode, UnknownVersion
+from antiphon.errors import NotAllowed, NotConnected, Overloaded, UnknownNode, UnknownVersion
 from antiphon.messages.base import Acknowledged
 from antiphon.messages.card import NodeCard
 from antiphon.messages.facts import InstanceChanged, NodeChanged
@@ -103,6 +105,8 @@ class Registry(Actor):
     async def join(self, call: Call[NodeJoin]) -> NodeJoined:
         """Take an instance in, or update its record."""
         card = call.message
+        if subjects.is_master(call.caller):
+            raise NotAllowed(f"{call.caller!r} is a name of masters")
         if card.protocol.split(".")[0] != PROTOCOL:
             raise UnknownVersion(f"protocol {card.protocol!r}; this registry speaks {PROTOCOL}")
         key = (call.caller, card.instance)
@@ -217,8 +221,23 @@ class Registry(Actor):
         self._reported.set()
         self._reported = asyncio.Event()
 
+    async def _write_back(self, key: str) -> None:
+        """Give the bucket back what its server has lost and this master still knows; another master may be first."""
+        node, _, instance = key.partition(".")
+        known = self._state.get((node, instance))
+        lost = known.record if known is not None else self._cards.get(node)
+        if lost is None:
+            return
+        try:
+            await self._kv.update(key, encode(lost), 0)
+        except NotConnected:
+            self.tell_after(self.patience.heartbeat_ms, partial(self._write_back, key))
+
     def _take(self, entry: Entry) -> None:
         node, _, instance = entry.key.partition(".")
+        if entry.is_lost:
+            self.tell(partial(self._write_back, entry.key))
+            return
         if not instance:
             self._card_changed(node, entry)
             return

@@ -126,6 +126,8 @@ class Search:
         self.flags: dict[str, tuple[str, ...]] = {}
         self.fallback_lines: list[WireLine] = []
         self._again: deque[Ask] = deque()
+        self._ticket = ground.bus.draw()
+        self._losses = ground.bus.transport.losses
         self._lost: deque[Ask] = deque()
         """Instances that work on it although nobody waits any more, and have not been told."""
         self._turn: asyncio.Future[None] | None = None
@@ -177,6 +179,7 @@ class Search:
         return orjson.dumps(
             {
                 "request": self.call.request,
+                "ticket": self._ticket,
                 "budget_ms": budget_ms,
                 "query": ask.query,
                 "terms": self.question.terms,
@@ -264,7 +267,7 @@ class Search:
         for slot, ask, _ in self.gathering.losers():
             if slot >= len(self._legs):
                 continue  # it was never sent
-            if lines[ask.at].outcome is Outcome.TIMED_OUT:
+            if lines[ask.at].outcome is Outcome.TIMED_OUT and not self._was_cut_off():
                 dispatch.ended(self._legs[slot], OutOfBudget.code, now_us, now_ms)
             else:
                 dispatch.abandoned(self._legs[slot], now_us, now_ms)
@@ -272,6 +275,11 @@ class Search:
         for at in [at for at in self._entered if lines[at].outcome is not None]:
             self._entered.discard(at)
             dispatch.left(lines[at].node, now_ms)
+
+    def _was_cut_off(self) -> bool:
+        """Whether this master's own connection was lost meanwhile: then silence says nothing about a node."""
+        transport = self.ground.bus.transport
+        return transport.losses != self._losses or not transport.is_connected
 
     def _end(self) -> None:
         """Let go of everything, however this search ends; nothing here waits, so no cancel can leave a count behind."""
@@ -295,7 +303,7 @@ class Search:
 
     async def _cancel(self, ask: Ask) -> None:
         with suppress(AntiphonError):  # without a connection there is nobody to tell
-            await self.ground.bus.tell(NodeCancel(request=self.call.request), node=ask.node, instance=ask.instance)
+            await self.ground.bus.tell(NodeCancel(ticket=self._ticket), node=ask.node, instance=ask.instance)
 
     def _wake(self) -> None:
         if self._turn is not None and not self._turn.done():

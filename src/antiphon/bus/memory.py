@@ -276,6 +276,7 @@ class MemoryTransport:
         self._subscriptions: list[MemorySubscription] = []
         self._reconnected: list[Callable[[], None]] = []
         self._closed = False
+        self.losses = 0
         self._severed = False
 
     @property
@@ -330,6 +331,7 @@ class MemoryTransport:
     def sever(self) -> None:
         """Lose the connection, for tests: publishes are refused until `mend`."""
         self._severed = True
+        self.losses += 1
         for subscription in self._subscriptions:
             self._server.forget(subscription)
 

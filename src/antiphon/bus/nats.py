@@ -71,6 +71,7 @@ class NatsTransport:
         self._reconnected: list[Callable[[], None]] = []
         self._watches: list[NatsWatch] = []
         self._is_closing = False
+        self.losses = 0
         self._reason: Exception | None = None
 
     @classmethod
@@ -220,6 +221,7 @@ class NatsTransport:
 
     async def _disconnected(self) -> None:
         if not self._is_closing:
+            self.losses += 1
             log.warning("bus.disconnected")
 
     async def _reconnect(self) -> None:
@@ -426,7 +428,8 @@ class NatsWatch:
                 seen.add(entry.key)
                 self._report(entry)
             for key in set(self._known) - seen:
-                self._changed(Entry(key, None, self._known.pop(key)))
+                # a deletion leaves a marker, so what is neither there nor marked was lost
+                self._changed(Entry(key, None, self._known.pop(key), is_lost=True))
             self._complete.set()
             async for entry in watcher:
                 if entry is not None:

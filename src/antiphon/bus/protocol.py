@@ -53,11 +53,15 @@ class Subscription(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One key of a bucket at one revision; `value` is None when the key was deleted."""
+    """One key of a bucket at one revision; `value` is None when the key was deleted.
+
+    `is_lost`: nobody deleted it; the server has lost it, e.g. came back without its data.
+    """
 
     key: str
     value: bytes | None
     revision: int
+    is_lost: bool = False
 
 
 class Watch(Protocol):
@@ -137,6 +141,11 @@ class Transport(Protocol):
     @property
     def is_connected(self) -> bool:
         """Whether a publish now would leave this process."""
+        ...
+
+    @property
+    def losses(self) -> int:
+        """How often the connection was lost so far: an answer may have been lost with it."""
         ...
 
     async def publish(self, subject: str, data: bytes, *, reply: str = "", headers: Headers | None = None) -> None:

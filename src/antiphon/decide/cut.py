@@ -1,6 +1,6 @@
 """One page of a fused list: what has won a place is checked, and the page ends at a number of hits or of bytes.
 
-Documents are passed on as their nodes sent them, so only here, where few are left, each is held against `Document`.
+Documents are left as bytes until here, where few are left: each is held against `Document` and written anew.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def cut(
         if hit is None:
             page.refused.add(replies[unique.scored[page.end][1]].node)
         else:
-            room -= _bytes_max(hit)
+            _, at, rank = unique.scored[page.end]
+            room -= _bytes_max(hit, len(replies[at].found.hits[rank].doc))
             if room < 0 and page.hits:
                 break
             page.hits.append(hit)
@@ -70,7 +71,8 @@ def _ranked(unique: Unique, at: int, replies: Sequence[NodeReply], explain: Expl
     score, source, rank = unique.scored[at]
     reply = replies[source]
     hit = reply.found.hits[rank]
-    if decode_document(hit.doc) is None:
+    document = decode_document(hit.doc)
+    if document is None:
         return None
     return WireRankedHit(
         rank=at + 1,
@@ -78,15 +80,15 @@ def _ranked(unique: Unique, at: int, replies: Sequence[NodeReply], explain: Expl
         node=reply.node,
         id=hit.id,
         hash=hit.hash,
-        doc=hit.doc,
+        doc=document,
         also=tuple(_source(replies[r], h) for r, h in unique.also[at]) if at in unique.also else (),
         explain=explain(source, rank) if explain is not None else None,
     )
 
 
-def _bytes_max(hit: WireRankedHit) -> int:
+def _bytes_max(hit: WireRankedHit, document: int) -> int:
     """Return what a hit takes in an answer at most; one character of text is at most six bytes of JSON."""
-    size = len(hit.doc) + 6 * len(hit.id) + HIT_BYTES
+    size = document + 6 * len(hit.id) + HIT_BYTES
     for source in hit.also:
         size += 6 * (len(source.id) + len(source.url or "")) + HIT_BYTES
     return size

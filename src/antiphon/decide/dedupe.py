@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from antiphon.decide.fusing import NodeReply, Scored
+from antiphon.messages.wire import WireHit, decode_document
 
 _HASH_BYTES = 16
 
@@ -44,23 +45,32 @@ def dedupe(scored: Scored, replies: Sequence[NodeReply]) -> Unique:
         return Unique(scored)
     unique = Unique([])
     ids: set[tuple[str, str]] = set()
-    holders: dict[str, tuple[int, set[str]]] = {}
+    holders: dict[tuple[str, str], tuple[int, set[str]]] = {}
     for one in scored:
         _, at, rank = one
         node, hit = replies[at].node, replies[at].found.hits[rank]
         if (node, hit.id) in ids:
             continue
         ids.add((node, hit.id))
-        if hit.hash and hit.hash in holders:
-            place, nodes = holders[hit.hash]
+        content = content_of(hit)
+        if content is not None and content in holders:
+            place, nodes = holders[content]
             if node not in nodes:
                 nodes.add(node)
                 unique.also.setdefault(place, []).append((at, rank))
             continue
-        if hit.hash:
-            holders[hit.hash] = (len(unique.scored), {node})
+        if content is not None:
+            holders[content] = (len(unique.scored), {node})
         unique.scored.append(one)
     return unique
+
+
+def content_of(hit: WireHit) -> tuple[str, str] | None:
+    """Return what makes two hits one: hash and title, for copying a hash alone must not take a hit's place."""
+    if not hit.hash:
+        return None
+    document = decode_document(hit.doc)
+    return hit.hash, " ".join(document.title.casefold().split()) if document is not None else ""
 
 
 def _has_copies(replies: Sequence[NodeReply]) -> bool:

@@ -21,7 +21,7 @@ Label = Annotated[str, StringConstraints(max_length=200)]
 Text = Annotated[str, StringConstraints(max_length=2_000)]
 Id = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
-Scalar = str | int | float | bool | None
+Scalar = str | Annotated[int, Field(ge=-(2**63), lt=2**63)] | float | bool | None
 
 
 class Kind(StrEnum):

@@ -64,6 +64,10 @@ class NodeSearch(Request[NodeFound]):
     route = Route(Template("node.<node>.<instance>.search"), sent_by=(Kind.MASTER,), read_by=(Kind.NODE,))
 
     request: Annotated[str, Field(max_length=64)]
+    ticket: Annotated[str, Field(max_length=64)] | None = Field(
+        default=None,
+        description="the master's own id of this search, which only it can cancel; callers choose `request`",
+    )
     budget_ms: int = Field(ge=0, le=600_000, description="milliseconds left when this was sent")
     query: Query
     terms: Annotated[tuple[Label, ...], Field(max_length=TERMS_MAX)] = ()
@@ -82,12 +86,8 @@ class NodeSearch(Request[NodeFound]):
 
 
 class NodeCancel(Request[Acknowledged]):
-    """Nobody waits for the answer to a request any more: its handler's task is cancelled."""
+    """Nobody waits for the answer to a search any more: its handler's task is cancelled."""
 
     route = Route(Template("node.<node>.<instance>.cancel"), sent_by=(Kind.MASTER,), read_by=(Kind.NODE,), is_told=True)
 
-    request: Annotated[str, Field(max_length=64)]
-
-    def carried_request(self) -> str:
-        """Return the request's id."""
-        return self.request
+    ticket: Annotated[str, Field(max_length=64)]

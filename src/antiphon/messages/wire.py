@@ -89,30 +89,37 @@ def decode_found(payload: bytes, request: str | None = None) -> tuple[WireFound,
 
 
 WireLabel = Annotated[str, Meta(max_length=200)]
+WireScalar = str | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float | bool | None
 WireTime = Annotated[int, Meta(ge=-(2**53), le=2**53)]
 
 
 class WireDocument(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """`Document` as a winner is checked against it; what is passed on are the bytes as they came."""
+    """`Document` as a winner is read and written anew: what a node sent besides stays behind.
+
+    Passing the bytes on would pass on what one parser takes and another refuses, e.g. lists nested 200 deep in a
+    field that nobody knows: one node could make every answer unreadable.
+    """
 
     title: Annotated[str, Meta(max_length=300)] = ""
     url: Annotated[str, Meta(max_length=2_000)] | None = None
     snippet: Annotated[str, Meta(max_length=600)] | None = None
     kind: WireLabel | None = None
     time_ms: WireTime | None = None
-    fields: Annotated[dict[WireLabel, Scalar], Meta(max_length=32)] = msgspec.field(default_factory=dict[str, Scalar])
+    fields: Annotated[dict[WireLabel, WireScalar], Meta(max_length=32)] = msgspec.field(
+        default_factory=dict[str, Scalar]
+    )
 
 
 _document = msgspec.json.Decoder(WireDocument)
 
 
 def decode_document(raw: msgspec.Raw) -> WireDocument | None:
-    """Return a document, or None where raw JSON is not a legal one and must not be passed on."""
+    """Return a document, or None where raw JSON is not a legal one."""
     if len(raw) > DOCUMENT_BYTES_MAX:
         return None
     try:
         return _document.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError, ValueError):  # ValueError: thousands of digits
         return None
 
 
@@ -131,7 +138,7 @@ class WireRankedHit(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     score: float
     node: str
     id: str
-    doc: msgspec.Raw
+    doc: WireDocument
     hash: str | None = None
     also: tuple[WireSource, ...] = ()
     explain: dict[str, Scalar] | None = None

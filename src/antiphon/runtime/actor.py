@@ -250,6 +250,8 @@ class Actor:
         elif call is not None:
             text = f"{self.bounds.mailbox_max} messages wait in the mailbox of {self.name}"
             await call.refuse(Overloaded(text, retry_after_ms=self.bounds.retry_after_ms))
+        else:
+            self.bus.counters.refuse(Overloaded.code)
 
 
 def _check_reply(owner: type, method: Callable[..., Any], handles: Handles) -> None:

@@ -35,7 +35,8 @@ class Discovery:
         metadata: dict[str, str] | None = None,
     ) -> None:
         self._bus = bus
-        self._head = {"name": name, "id": instance, "version": version, "metadata": metadata or {}}
+        self._metadata = metadata or {}
+        self._head = {"name": name, "id": instance, "version": version, "metadata": self._metadata}
         self._description = description
         self._endpoints = endpoints
         self._started = datetime.fromtimestamp(bus.clock.wall_ms() / 1_000, UTC).isoformat()
@@ -56,7 +57,9 @@ class Discovery:
     async def _receive(self, delivery: Delivery) -> None:
         verb = delivery.subject.split(".")[1]
         answers: dict[str, Callable[[], dict[str, Any]]] = {"PING": dict, "INFO": self._info, "STATS": self._stats}
-        if verb not in answers or not delivery.reply:
+        # an answer aimed at one of our own subjects would be heard there as this role's word
+        is_ours = delivery.reply.startswith((f"{self._bus.prefix}.", "$"))
+        if verb not in answers or not delivery.reply or is_ours:
             return
         reply = {"type": f"io.nats.micro.v1.{verb.lower()}_response", **self._head, **answers[verb]()}
         try:
@@ -85,4 +88,9 @@ class Discovery:
             }
             for e in self._endpoints()
         ]
-        return {"started": self._started, "endpoints": endpoints}
+        counters = self._bus.counters
+        dropped = {"strays": counters.strays, "late": counters.late, "laundered": counters.laundered}
+        refused = {f"refused_{code}": count for code, count in sorted(counters.refused.items())}
+        told = {name: str(count) for name, count in (dropped | refused).items()}
+        metadata = {**self._metadata, **told}
+        return {"started": self._started, "metadata": metadata, "endpoints": endpoints}

@@ -1,0 +1,66 @@
+"""Threads for handlers that block, which never keep a process from ending.
+
+`concurrent.futures` joins its threads when the interpreter ends, so one handler that hangs would hold a node that was
+told to stop for ever. These are daemons: a stop waits for them as long as its grace, and no longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+Work = tuple[Callable[..., Any], tuple[Any, ...], asyncio.AbstractEventLoop, asyncio.Future[Any]]
+
+
+class Threads:
+    """A bounded number of threads, started as they are needed."""
+
+    def __init__(self, threads_max: int, name: str) -> None:
+        self.threads_max = threads_max
+        self.busy = 0
+        """Calls that are running or waiting for a thread."""
+        self._name = name
+        self._work: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._started = 0
+
+    async def run(self, call: Callable[..., Any], *args: Any) -> Any:
+        """Run a call in a thread and return what it returns; cancelling leaves the thread to end by itself."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Any] = loop.create_future()
+        self.busy += 1
+        if self.busy > self._started and self._started < self.threads_max:
+            self._started += 1
+            threading.Thread(target=self._serve, name=f"{self._name}-{self._started}", daemon=True).start()
+        self._work.put((call, args, loop, done))
+        return await done
+
+    def stop(self) -> None:
+        """Let idle threads end."""
+        for _ in range(self._started):
+            self._work.put(None)
+
+    def _serve(self) -> None:
+        while (work := self._work.get()) is not None:
+            call, args, loop, done = work
+            result, error = None, None
+            if not done.cancelled():
+                try:
+                    result = call(*args)
+                except BaseException as raised:  # noqa: BLE001 - it is raised again where the call is awaited
+                    error = raised
+            try:
+                loop.call_soon_threadsafe(self._end, done, result, error)
+            except RuntimeError:
+                return  # the loop has ended: nobody waits any more
+
+    def _end(self, done: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+        self.busy -= 1
+        if done.done():
+            return
+        if error is None:
+            done.set_result(result)
+        else:
+            done.set_exception(error)
