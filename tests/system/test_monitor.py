@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from antiphon import Client
+from antiphon.app import MasterRole
+from antiphon.bus.bus import Bus
+from antiphon.bus.codec import encode
+from antiphon.bus.protocol import Delivery
+from antiphon.errors import NoResponders
 from antiphon.messages.alerts import AlertCleared, AlertRaised
+from antiphon.messages.facts import InstanceChanged
+from antiphon.messages.lane import Load
 from antiphon.messages.monitor import MonitorNode, MonitorView
-from antiphon.messages.registry import Status
-from fabrics import MemoryFabric, own_nats
+from antiphon.messages.ping import NodePing, NodePong
+from antiphon.messages.registry import HeartBeaten, NodeJoin, Status
+from fabrics import MemoryFabric, own_nats, until
 from fleet import Fleet, fleet_on, found
 
 QUICK: dict[str, Any] = {
@@ -39,6 +48,14 @@ def node_of(view: MonitorView, name: str) -> MonitorNode:
     return next(node for node in view.nodes if node.node == name)
 
 
+async def shown(client: Client, is_so: Callable[[MonitorView], bool]) -> MonitorView:
+    """The first view that is so."""
+    async with asyncio.timeout(20):
+        while not is_so(view := await client.monitor()):  # noqa: ASYNC110 - the masters are asked again
+            await asyncio.sleep(0.02)
+    return view
+
+
 class Pager:
     """A sink."""
 
@@ -52,10 +69,48 @@ class Pager:
         raise OSError("the pager is broken")
 
 
-def fall_silent(fleet: Fleet, at: int) -> None:
-    """A node's process stops dead: no beat, no answer, no leave."""
-    actor = fleet.nodes[at]._actor
-    assert actor is not None
+class Puppet:
+    """A node made by hand that beats and answers as it is told."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+        self.is_beating = self.is_answering = True
+        self.pinged = 0
+        self._beating: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        lane = NodePing.route.template.subject(prefix=self.bus.prefix, node=self.bus.name, instance="one")
+        await self.bus.transport.subscribe(lane, self._ping)
+        await self.bus.ask(NodeJoin(instance="one", capabilities=("search",)))
+        self._beating = asyncio.ensure_future(self._beat())
+
+    async def stop(self) -> None:
+        assert self._beating is not None
+        self._beating.cancel()
+        await asyncio.wait({self._beating})
+
+    async def _ping(self, delivery: Delivery) -> None:
+        self.pinged += 1
+        if self.is_answering:
+            await self.bus.transport.publish(delivery.reply, encode(NodePong(load=Load(in_flight=3))))
+
+    async def _beat(self) -> None:
+        while True:
+            if self.is_beating:
+                await self.bus.publish(HeartBeaten(), instance="one")
+            await asyncio.sleep(0.1)
+
+
+@pytest.fixture
+async def puppet(fleet: Fleet) -> AsyncIterator[Puppet]:
+    """A puppet that has joined; there is a master."""
+    await fleet.master()
+    made = Puppet(await fleet.bus("puppet"))
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.stop()
 
 
 async def test_how_everything_is(fleet: Fleet) -> None:
@@ -66,14 +121,11 @@ async def test_how_everything_is(fleet: Fleet) -> None:
     for _ in range(30):
         await client.search("whales")
 
-    async def is_seen() -> bool:
-        blog = node_of(await client.monitor(), "blog")
+    def is_seen(view: MonitorView) -> bool:
+        blog = node_of(view, "blog")
         return bool(blog.requests_per_second and all(one.latency_us for one in blog.instances))
 
-    async with asyncio.timeout(20):
-        while not await is_seen():
-            await asyncio.sleep(0.05)
-    view = await client.monitor()
+    view = await shown(client, is_seen)
     blog = node_of(view, "blog")
     assert view.masters == ("master",)
     assert (blog.status, blog.breaker, blog.coverage, blog.error_rate) == (Status.ACTIVE, "closed", 1.0, 0.0)
@@ -84,3 +136,100 @@ async def test_how_everything_is(fleet: Fleet) -> None:
     assert 0 < blog.p50_us <= blog.p95_us
     assert 0 <= blog.load < 1
     assert view.alerts == ()
+
+
+async def test_who_beats_and_does_not_answer_is_down_until_it_answers(fleet: Fleet, puppet: Puppet) -> None:
+    client = await fleet.client("ops")
+    changes = await fleet.heard(InstanceChanged)
+    await shown(client, lambda view: node_of(view, "puppet").in_flight == 3)
+    puppet.is_answering = False
+    view = await shown(client, lambda view: node_of(view, "puppet").status is Status.DOWN)
+    assert node_of(view, "puppet").instances[0].misses >= 3
+    puppet.pinged = 0
+    await until(lambda: puppet.pinged >= 2)
+    assert node_of(await client.monitor(), "puppet").status is Status.DOWN, "a beat does not forgive"
+    puppet.is_answering = True
+    await shown(client, lambda view: node_of(view, "puppet").status is Status.ACTIVE)
+    await until(lambda: [fact.change for fact in changes] == ["down", "recovered"])
+
+
+async def test_who_does_not_serve_pings_is_up_while_it_beats(fleet: Fleet, puppet: Puppet) -> None:
+    await puppet.stop()
+    client = await fleet.client("ops")
+    plain = await fleet.bus("plain")
+    await plain.ask(NodeJoin(instance="one"))
+    for _ in range(12):
+        await plain.publish(HeartBeaten(), instance="one")
+        await asyncio.sleep(0.1)
+    assert node_of(await client.monitor(), "plain").status is Status.ACTIVE
+    await puppet.start()
+
+
+async def test_a_node_that_falls_silent_is_told_once_by_two_masters(fleet: Fleet, puppet: Puppet) -> None:
+    await fleet.master("master-two")
+    client = await fleet.client("ops")
+    raised, cleared = await fleet.heard(AlertRaised), await fleet.heard(AlertCleared)
+    await shown(client, lambda view: len(view.masters) == 2 and node_of(view, "puppet").status is Status.ACTIVE)
+    puppet.is_beating = puppet.is_answering = False
+    view = await shown(client, lambda view: bool(view.alerts))
+    [alert] = view.alerts
+    assert (alert.id, alert.severity, alert.subject) == ("node_down:puppet", "critical", "puppet")
+    assert "none of its 1 instances beats and answers" in alert.text
+    await asyncio.sleep(1.2)  # the other master's turn has come
+    assert [fact.alert.id for fact in raised] == ["node_down:puppet"]
+    assert cleared == []
+    puppet.is_beating = puppet.is_answering = True
+    await shown(client, lambda view: not view.alerts)
+    await until(lambda: cleared)
+    assert [(fact.alert.id, fact.kind) for fact in cleared] == [("node_down:puppet", "node_recovered")]
+    assert cleared[0].alert.since_ms == raised[0].alert.since_ms
+    assert len(raised) == 1
+
+
+async def test_sinks_are_told_and_one_that_raises_ends_nothing(fleet: Fleet) -> None:
+    pager = Pager()
+    role = MasterRole(await fleet.bus("master"), fleet.settings, sinks=[pager])
+    await role.start()
+    running = asyncio.ensure_future(role.run())
+    client = await fleet.client("ops")
+    await client.register("ghost")
+    await until(lambda: pager.told)
+    assert [one.alert.id for one in pager.told] == ["node_down:ghost"]
+    await client.remove("ghost")
+    await until(lambda: len(pager.told) == 2)
+    assert isinstance(pager.told[1], AlertCleared)
+    assert not role.view.current.nodes
+    role.supervisor.stop()
+    await running
+
+
+async def test_errors_and_gaps_are_told(fleet: Fleet) -> None:
+    async def broken(_query: Any) -> list[Any]:
+        raise OSError("no")
+
+    await fleet.master()
+    client = await fleet.client("ops")
+    raised = await fleet.heard(AlertRaised)
+    await fleet.node("bad", broken)
+    await fleet.node("good", found("a"))
+
+    async def search() -> None:
+        while True:
+            await client.search("whales")
+            await asyncio.sleep(0.02)
+
+    searching = asyncio.ensure_future(search())
+    try:
+        await until(lambda: {"error_rate:bad", "coverage_below:search"} <= {fact.alert.id for fact in raised}, 20)
+    finally:
+        searching.cancel()
+    view = await client.monitor()
+    assert 0.4 < (view.coverage or 0) < 0.6
+    assert node_of(view, "bad").error_rate == 1.0
+    assert node_of(view, "good").error_rate == 0.0
+
+
+async def test_without_a_master_nobody_answers(fleet: Fleet) -> None:
+    client = await fleet.client("ops")
+    with pytest.raises(NoResponders):
+        await client.monitor(wait_ms=500)

@@ -1,4 +1,4 @@
-"""The laws of health: three misses and not two, back at the first answer, always tried again, wishes left alone."""
+"""The laws of health: up is who beats and answers, whoever is down is tried again, loads and shares stay in bounds."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from antiphon.decide.health import (
     IN_FLIGHT_WEIGHT,
     LATENCY_WEIGHT,
     HealthBounds,
-    Moved,
     Vitals,
     report,
-    status,
 )
-from antiphon.messages.card import Wish
-from antiphon.messages.registry import Status
+from antiphon.decide.registry import Patience, heard, pinged, ticked, written
+from antiphon.messages.registry import NodeRecord, Status
 
 BOUNDS = HealthBounds()
 EVENTS = st.lists(
@@ -28,56 +26,49 @@ EVENTS = st.lists(
 )
 
 
-def happened(vitals: Vitals, event: str, now_ms: int) -> Moved | None:
+def happened(vitals: Vitals, event: str, now_ms: int) -> None:
     match event:
         case "beat":
-            return vitals.beat(3, now_ms)
+            vitals.beat(3, now_ms)
         case "answered":
-            return vitals.answered(5_000, now_ms)
+            vitals.answered(5_000, now_ms)
         case "missed":
-            return vitals.ping_missed(now_ms)
+            vitals.ping_missed(now_ms)
         case "failed":
-            vitals.failed()
-            return None
+            vitals.searched(2, 1)
         case _:
-            return vitals.ticked(now_ms)
+            vitals.asked(now_ms)
 
 
 def test_the_weights_are_a_whole() -> None:
     assert pytest.approx(1.0) == IN_FLIGHT_WEIGHT + LATENCY_WEIGHT + FAILURE_WEIGHT
 
 
-def test_three_misses_in_a_row_and_back_at_the_first_answer() -> None:
-    vitals = Vitals(BOUNDS, 0)
-    events = ("missed", "missed", "answered", "missed", "missed", "beat", "missed", "missed", "beat", "answered")
-    moves = [happened(vitals, event, 0) for event in events]
-    assert moves == [None] * 6 + ["down", None, None, "recovered"]
-
-
-def test_three_missed_heartbeats_and_not_a_millisecond_before() -> None:
-    vitals = Vitals(BOUNDS, 0)
-    assert vitals.ticked(2_999) is None
-    assert vitals.ticked(3_000) == "down"
-    assert vitals.ticked(9_000) is None
-    assert vitals.beat(0, 9_001) == "recovered"
-
-
 @given(EVENTS)
-def test_it_is_up_exactly_when_it_beats_and_answers(events: list[tuple[str, int]]) -> None:
+def test_only_an_answer_forgives_misses(events: list[tuple[str, int]]) -> None:
     vitals = Vitals(BOUNDS, 0)
-    now_ms, beat_ms, misses, was_up = 0, 0, 0, True
-    for event, passed_ms in events:
-        now_ms += passed_ms
-        moved = happened(vitals, event, now_ms)
-        if event in ("beat", "answered"):
-            beat_ms = now_ms
+    misses = 0
+    for event, _ in events:
+        happened(vitals, event, 0)
         misses = 0 if event == "answered" else misses + (event == "missed")
-        if event != "failed":  # a failed search says nothing of whether it lives
-            is_up = misses < 3 and now_ms - beat_ms < 3_000
-            assert vitals.is_up is is_up
-            assert moved == (None if is_up is was_up else "recovered" if is_up else "down")
-            was_up = is_up
-        assert moved is None or event != "failed"
+        assert vitals.misses == misses
+
+
+def test_one_that_is_down_and_beats_is_pinged_at_once() -> None:
+    vitals = Vitals(BOUNDS, 0)
+    for _ in range(3):
+        assert not vitals.misses or not vitals.is_ping_due(1)
+        vitals.ping_missed(0)
+    assert not vitals.is_ping_due(1)
+    vitals.beat(0, 1)
+    assert vitals.is_ping_due(1)
+
+
+def test_nobody_is_pinged_again_while_a_ping_is_waited_for() -> None:
+    vitals = Vitals(BOUNDS, 0)
+    assert vitals.is_ping_due(0)
+    vitals.asked(0)
+    assert not vitals.is_ping_due(BOUNDS.wait_ms - 1)
 
 
 @given(EVENTS)
@@ -89,20 +80,20 @@ def test_it_is_always_tried_again(events: list[tuple[str, int]]) -> None:
         happened(vitals, event, now_ms)
     assert vitals.is_ping_due(now_ms + BOUNDS.ping_ms_max)
     vitals.answered(1, now_ms)
-    assert vitals.is_up
     assert not vitals.is_ping_due(now_ms + BOUNDS.ping_ms - 1), "who answers is not pinged"
 
 
 def test_one_that_stays_down_is_tried_less_and_less_often() -> None:
     vitals = Vitals(BOUNDS, 0)
     now_ms, waits_ms = 0, []
+    vitals.ping_missed(now_ms)
     for _ in range(8):
         began_ms = now_ms
         while not vitals.is_ping_due(now_ms):
             now_ms += 500
         waits_ms.append(now_ms - began_ms)
         vitals.ping_missed(now_ms)
-    assert waits_ms == [5_000, 5_000, 5_000, 5_000, 10_000, 20_000, 30_000, 30_000]
+    assert waits_ms == [2_000, 2_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]
 
 
 @given(st.lists(st.integers(1, 10**9), min_size=1, max_size=50))
@@ -146,23 +137,46 @@ def test_shares_stay_shares(events: list[tuple[str, int]]) -> None:
         assert 0 <= vitals.failure_share <= 1
 
 
-@given(st.sampled_from(Wish), st.booleans())
-def test_the_operators_wish_wins(wish: Wish, is_up: bool) -> None:
-    shown = status(wish, is_up=is_up)
-    if wish is Wish.ACTIVE:
-        assert shown is (Status.ACTIVE if is_up else Status.DOWN)
-    else:
-        assert shown.value == wish.value
-
-
 def test_a_report_shows_who_is_slower_than_the_rest() -> None:
     vitals = {name: vitals_of(8, us, 0.0) for name, us in (("a", 10_000), ("b", 10_000), ("c", 40_000))}
     vitals["d"] = vitals_of(0, 0, 0.0)
     for _ in range(3):
         vitals["d"].ping_missed(0)
-    shown = report("blog", Wish.ACTIVE, vitals, 16)
-    assert shown.status is Status.ACTIVE
+    shown = report("blog", vitals, ("a", "b", "c"), 16)
+    assert [line.is_up for line in shown.instances] == [True, True, True, False]
     assert [round(line.load, 3) for line in shown.instances] == [0.25, 0.25, 0.475, 0.054]
     assert shown.load == pytest.approx(0.325), "who is down carries nothing"
-    assert report("blog", Wish.DRAINING, {}, 16).status is Status.DRAINING
-    assert report("blog", Wish.ACTIVE, {}, 16).load == 1.0
+    assert report("blog", {}, (), 16).load == 1.0
+
+
+SIGNS = st.lists(
+    st.tuples(st.sampled_from(["beat", "answered", "missed", "tick"]), st.sampled_from([0, 1, 999, 1_000, 3_000])),
+    max_size=60,
+)
+
+
+@given(SIGNS)
+def test_the_registry_has_it_up_exactly_when_it_beats_and_answers(signs: list[tuple[str, int]]) -> None:
+    key, patience = ("blog", "one"), Patience()
+    state, _ = written({}, NodeRecord(node="blog", instance="one"), 0)
+    now_ms = heard_ms = misses = 0
+    was_up = True
+    for sign, passed_ms in signs:
+        now_ms += passed_ms
+        misses = 0 if sign == "answered" else misses + (sign == "missed")
+        heard_ms = now_ms if sign in ("beat", "answered") else heard_ms
+        match sign:
+            case "beat":
+                state, changes = heard(state, key, now_ms, None, patience)
+            case "tick":
+                state, changes = ticked(state, now_ms, patience)
+            case _:
+                state, changes = pinged(state, key, misses, now_ms, patience=patience)
+        is_up = misses < 3 and now_ms - heard_ms < 3_000
+        assert (state[key].status is Status.ACTIVE) is is_up
+        assert changes == ([] if is_up is was_up else [(*key, "recovered" if is_up else "down")])
+        was_up = is_up
+
+
+def test_a_ping_of_nobody_changes_nothing() -> None:
+    assert pinged({}, ("blog", "one"), 3, 0) == ({}, [])
