@@ -72,8 +72,8 @@ def _latency(instances: Sequence[InstanceLine]) -> str:
 
 def _table(nodes: Sequence[NodeEntry]) -> None:
     from rich.console import Console  # noqa: PLC0415 - for people only
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415 - rich, for people only
+    from rich.text import Text  # noqa: PLC0415 - rich, too
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in BESIDE:

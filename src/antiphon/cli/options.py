@@ -46,7 +46,7 @@ class Connection:
 
     def _demo(self) -> Path | None:
         from antiphon.bus.endpoint import URL_VARIABLE  # noqa: PLC0415 - not for --help
-        from antiphon.bus.home import default_data_dir, running  # noqa: PLC0415
+        from antiphon.bus.home import default_data_dir, running  # noqa: PLC0415 - as above
 
         if self.nats or self.context or os.environ.get(URL_VARIABLE):
             return None

@@ -11,12 +11,12 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, fields
-from pathlib import Path
 from typing import Final
 
 from antiphon.cli import exits
 from antiphon.connectors import Connector, catalogue
 from antiphon.decide.fuse import DEFAULT, methods
+from antiphon.messages.tables import rewrite, table
 from antiphon.settings import Settings
 
 _BLOCK: Final = re.compile(r"(<!-- (\w+): table -->\n).*?(<!-- \2: end -->)", re.DOTALL)
@@ -29,7 +29,7 @@ def settings() -> str:
     for name, field in Settings.model_fields.items():
         default = f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
         rows.append([f"`{prefix}{name.upper()}`", default, _unit(name, field.default), field.description or ""])
-    return _table(rows)
+    return table(rows)
 
 
 def exit_codes() -> str:
@@ -50,7 +50,7 @@ def connectors() -> str:
             shown = ""
         if shown:
             rows.append([shown, "", "", "no options"])
-    return _table(rows)
+    return table(rows)
 
 
 def fusion() -> str:
@@ -61,7 +61,7 @@ def fusion() -> str:
         shown = f"`{name}` (default)" if name == DEFAULT else f"`{name}`"
         row = [shown, method.summary, score.replace("\n", " "), "yes" if method.keeps_node_order else "no"]
         rows.append([cell.rstrip(".;") for cell in row])
-    return _table(rows)
+    return table(rows)
 
 
 BLOCKS: Final[dict[str, Callable[[], str]]] = {
@@ -104,12 +104,5 @@ def _plain(default: object) -> str:
     return "none" if default in (None, ()) else str(default)
 
 
-def _table(rows: list[list[str]]) -> str:
-    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-
-
 if __name__ == "__main__":  # pragma: no cover - `fill` is tested
-    for argument in sys.argv[1:]:
-        path = Path(argument)
-        path.write_text(fill(path.read_text(encoding="utf-8")), encoding="utf-8")
+    rewrite(sys.argv[1:], fill)

@@ -9,6 +9,9 @@ from typing import Protocol
 
 from antiphon.decide.load import InstanceLoad, Loads, fading
 
+Rank = Callable[[InstanceLoad, int], float]
+"""(load, now_ms) -> what it costs to ask this instance; the lowest is asked."""
+
 
 class Strategy(Protocol):
     """One strategy's own state for one node; it sees only instances that may be asked."""
@@ -52,6 +55,23 @@ def two_of(candidates: tuple[str, ...], dice: Random) -> tuple[str, ...]:
         other += 1
     rest = [name for at, name in enumerate(candidates) if at not in (one, other)]
     return (candidates[one], candidates[other], *rest)
+
+
+def by_rank(candidates: tuple[str, ...], loads: Loads, now_ms: int, dice: Random, rank: Rank) -> tuple[str, ...]:
+    """Return the candidates, the lowest rank first; ties are drawn."""
+    if len(candidates) < 2:  # noqa: PLR2004 - one has no rank
+        return candidates
+    return tuple(sorted(rotated(candidates, dice), key=lambda name: rank(loads[name], now_ms)))
+
+
+def better_of_two(candidates: tuple[str, ...], loads: Loads, now_ms: int, dice: Random, rank: Rank) -> tuple[str, ...]:
+    """Return the lower one of two drawn at random, the other, and the rest."""
+    if len(candidates) < 2:  # noqa: PLR2004 - one has no choice
+        return candidates
+    drawn = two_of(candidates, dice)
+    if rank(loads[drawn[0]], now_ms) <= rank(loads[drawn[1]], now_ms):
+        return drawn
+    return (drawn[1], drawn[0], *drawn[2:])
 
 
 def latency_us(load: InstanceLoad, now_ms: int) -> float:

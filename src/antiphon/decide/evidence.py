@@ -127,10 +127,10 @@ def _bm25(weights: list[float], tfs: list[list[int]], norms: list[float]) -> lis
 
     Questions of two and three terms are written out: they are the usual ones, and the loop costs half as much again.
     """
-    if len(weights) == 2:  # noqa: PLR2004
+    if len(weights) == 2:  # noqa: PLR2004 - terms
         v, w = weights
         return [v * a / (a + norm) + w * b / (b + norm) for (a, b), norm in zip(tfs, norms, strict=True)]
-    if len(weights) == 3:  # noqa: PLR2004
+    if len(weights) == 3:  # noqa: PLR2004 - terms
         u, v, w = weights
         return [
             u * a / (a + norm) + v * b / (b + norm) + w * c / (c + norm)

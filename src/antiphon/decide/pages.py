@@ -68,6 +68,6 @@ def cursor(master: str, token: str, offset: int) -> str:
 def parse_cursor(text: str) -> tuple[str, str, int]:
     """Return (master, token, offset), or raise `CursorExpired` for what is no cursor."""
     parts = text.split(".")
-    if len(parts) != 3 or not (parts[2].isascii() and parts[2].isdecimal()) or len(parts[2]) > 6:  # noqa: PLR2004
+    if len(parts) != 3 or not (parts[2].isascii() and parts[2].isdecimal()) or len(parts[2]) > 6:  # noqa: PLR2004 - digits
         raise CursorExpired(f"{text[:40]!r} is not a cursor")
     return parts[0], parts[1], int(parts[2])

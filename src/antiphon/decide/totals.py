@@ -195,7 +195,7 @@ def _bounded(told: list[WireStatistics | None], replies: Sequence[NodeReply], fl
         bound = max(UNREGISTERED_DOCS_MAX, docs - one.docs)
         if reply.docs_max is None and one.docs > bound:
             shrunk = [df * bound // one.docs for df in one.df]
-            one = WireStatistics(bound, one.total_length * bound // one.docs, shrunk, one.postings * bound // one.docs)  # noqa: PLW2901
+            one = WireStatistics(bound, one.total_length * bound // one.docs, shrunk, one.postings * bound // one.docs)  # noqa: PLW2901 - as it counts
             flags.add(reply.node, "docs_clamped")
         given.append(one)
     return given

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from antiphon.messages.base import ANYONE, Acknowledged, Count, Fact, Kind, Label, Message, Name, Request, Route, Text
 from antiphon.messages.card import Labels, Metadata, Names, NodeCard, Weight
@@ -24,10 +24,9 @@ class Status(StrEnum):
     DOWN = "down"
 
 
-class NodeRecord(Message):
-    """One instance of a node as the registry keeps it, one key-value entry each, written by masters only."""
+class _Introduction(BaseModel):
+    """What an instance says of itself when it joins, and what the registry keeps of it."""
 
-    node: Name
     instance: Name
     description: Text = ""
     topics: Labels = ()
@@ -37,6 +36,12 @@ class NodeRecord(Message):
     protocol: Label = "1.0"
     weight: Weight = 100
     metadata: Metadata = Field(default_factory=dict)
+
+
+class NodeRecord(_Introduction, Message):
+    """One instance of a node as the registry keeps it, one key-value entry each, written by masters only."""
+
+    node: Name
     joined_at_ms: Count = Field(default=0, description="wall clock of the master that wrote it, UTC")
 
 
@@ -47,20 +52,10 @@ class NodeJoined(Message):
     instances: Count = Field(default=1, description="instances of this node that are registered now")
 
 
-class NodeJoin(Request[NodeJoined]):
+class NodeJoin(_Introduction, Request[NodeJoined]):
     """An instance of the calling node asks to be in the expected set; joining again updates its record."""
 
     route = Route(Template("registry.join.<caller>"), sent_by=(Kind.NODE,), read_by=(Kind.MASTER,), queue="registry")
-
-    instance: Name
-    description: Text = ""
-    topics: Labels = ()
-    capabilities: Names = ()
-    collections: Labels = ()
-    version: Label = "0"
-    protocol: Label = "1.0"
-    weight: Weight = 100
-    metadata: Metadata = Field(default_factory=dict)
 
 
 class NodeLeave(Request[Acknowledged]):

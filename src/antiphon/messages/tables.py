@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +30,7 @@ def travelling() -> str:
         kinds = [_kinds(route.sent_by), _kinds(route.read_by)]
         queue = f"`{route.queue}`" if route.queue else "-"
         rows.append([_linked(name), subject, *kinds, queue, reply, _meaning(message)])
-    return _table(rows)
+    return table(rows)
 
 
 def carried() -> str:
@@ -40,7 +40,7 @@ def carried() -> str:
     for name, message in catalogue().items():
         if name not in routed():
             rows.append([_linked(name), "as an answer" if message in replies else "inside others", _meaning(message)])
-    return _table(rows)
+    return table(rows)
 
 
 def errors() -> str:
@@ -48,7 +48,7 @@ def errors() -> str:
     rows = [["code", "class", "a retry can help", "when"]]
     for code, error in sorted(CODES.items()):
         rows.append([f"`{code}`", error.__name__, "yes" if error.retryable else "no", _meaning(error)])
-    return _table(rows)
+    return table(rows)
 
 
 BLOCKS: Final[dict[str, Callable[[], str]]] = {"travelling": travelling, "carried": carried, "errors": errors}
@@ -71,12 +71,17 @@ def _kinds(kinds: tuple[Kind, ...]) -> str:
     return "anyone" if set(kinds) == set(Kind) else ", ".join(kinds)
 
 
-def _table(rows: list[list[str]]) -> str:
+def table(rows: list[list[str]]) -> str:
+    """Return a Markdown table; its first row is its head."""
     lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
+def rewrite(names: Sequence[str], filled: Callable[[str], str]) -> None:
+    """Fill the generated blocks of some files."""
+    for path in map(Path, names):
+        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
 if __name__ == "__main__":  # pragma: no cover - `fill` is tested
-    for argument in sys.argv[1:]:
-        path = Path(argument)
-        path.write_text(fill(path.read_text(encoding="utf-8")), encoding="utf-8")
+    rewrite(sys.argv[1:], fill)

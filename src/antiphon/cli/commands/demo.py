@@ -39,12 +39,12 @@ def demo(
         log_level: what is logged to demo.log: debug, info, warning or error.
     """
     from antiphon import logs  # noqa: PLC0415 - not for --help
-    from antiphon.bus.home import prepare, running  # noqa: PLC0415
+    from antiphon.bus.home import prepare, running  # noqa: PLC0415 - as above
     from antiphon.cli import say  # noqa: PLC0415 - it imports this
-    from antiphon.cli.demo.content import PARTS, QUESTIONS  # noqa: PLC0415
-    from antiphon.cli.demo.fleet import Fleet  # noqa: PLC0415
-    from antiphon.cli.demo.timing import Timing  # noqa: PLC0415
-    from antiphon.errors import AlreadyRunning  # noqa: PLC0415
+    from antiphon.cli.demo.content import PARTS, QUESTIONS  # noqa: PLC0415 - as above
+    from antiphon.cli.demo.fleet import Fleet  # noqa: PLC0415 - as above
+    from antiphon.cli.demo.timing import Timing  # noqa: PLC0415 - as above
+    from antiphon.errors import AlreadyRunning  # noqa: PLC0415 - as above
 
     home = prepare(data or demo_data_dir())
     option = f" --data {home}" if data else ""
@@ -62,7 +62,7 @@ def demo(
         timing.mark("forked")
         try:
             from antiphon.cli.demo.stage import Stage  # noqa: PLC0415 - while the nodes index
-            from antiphon.runtime.loop import run  # noqa: PLC0415
+            from antiphon.runtime.loop import run  # noqa: PLC0415 - as above
 
             stage = Stage(fleet, home, option, timing)
             run(stage.run([query] if query is not None else QUESTIONS, once=once, is_json=output == "json"))

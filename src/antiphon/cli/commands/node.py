@@ -54,7 +54,7 @@ def ls(
         at: where the server is.
     """
     from antiphon.cli import listing  # noqa: PLC0415 - not for --help
-    from antiphon.cli.nodes.asking import asked  # noqa: PLC0415
+    from antiphon.cli.nodes.asking import asked  # noqa: PLC0415 - as above
 
     asks = {"capability": capability, "topic": topic, "name": name, "where": where}
     nodes = asked(at, lambda client: client.nodes(status=status, **asks))

@@ -19,10 +19,10 @@ def master(*, name: str | None = None, at: Connection = Connection()) -> None:  
     """
     at.configure_logs("info")
     from antiphon import app  # noqa: PLC0415 - not for --help
-    from antiphon.errors import InvalidSetting  # noqa: PLC0415
-    from antiphon.runtime.loop import run  # noqa: PLC0415
-    from antiphon.settings import Settings  # noqa: PLC0415
-    from antiphon.subjects import is_master, token  # noqa: PLC0415
+    from antiphon.errors import InvalidSetting  # noqa: PLC0415 - as above
+    from antiphon.runtime.loop import run  # noqa: PLC0415 - as above
+    from antiphon.settings import Settings  # noqa: PLC0415 - as above
+    from antiphon.subjects import is_master, token  # noqa: PLC0415 - as above
 
     if name is not None and not is_master(token(name)):
         raise InvalidSetting(f"{name!r} is no name of a master: write master or master-...")

@@ -11,11 +11,11 @@ command = App(name="version", help="Show the versions of Antiphon, its server an
 def version() -> None:
     """Show the versions of Antiphon, its server and Python."""
     import platform  # noqa: PLC0415 - not for --help
-    from importlib.metadata import version as installed  # noqa: PLC0415
+    from importlib.metadata import version as installed  # noqa: PLC0415 - as above
 
-    from antiphon.bus.server import find_binary  # noqa: PLC0415
-    from antiphon.bus.server import version as server_version  # noqa: PLC0415
-    from antiphon.errors import SetupError  # noqa: PLC0415
+    from antiphon.bus.server import find_binary  # noqa: PLC0415 - as above
+    from antiphon.bus.server import version as server_version  # noqa: PLC0415 - as above
+    from antiphon.errors import SetupError  # noqa: PLC0415 - as above
 
     try:
         binary = find_binary()

@@ -85,8 +85,8 @@ def _text(value: object) -> str:
 
 def _tables(entry: NodeEntry) -> None:
     from rich.console import Console  # noqa: PLC0415 - for people only
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415 - rich, for people only
+    from rich.text import Text  # noqa: PLC0415 - rich, too
 
     console = Console(highlight=False)
     fields = Table.grid(padding=(0, 2, 0, 0))

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from random import Random
 
-from antiphon.decide.balancing import rotated
-from antiphon.decide.load import Loads
+from antiphon.decide.balancing import by_rank
+from antiphon.decide.load import InstanceLoad, Loads
 
 KEEPS_WEIGHTS = False
 AVOIDS_FAILING = True
@@ -21,14 +21,12 @@ class Strategy:
 
     def order(self, candidates: tuple[str, ...], loads: Loads, now_ms: int, dice: Random) -> tuple[str, ...]:
         """Return the candidates, the least busy first."""
-        if len(candidates) < 2:  # noqa: PLR2004 - one has no rank
-            return candidates
+        return by_rank(candidates, loads, now_ms, dice, in_flight)
 
-        def rank(name: str) -> int:
-            load = loads[name]
-            return load.in_flight + _SHUNNED if load.failures and load.is_shunned(now_ms) else load.in_flight
 
-        return tuple(sorted(rotated(candidates, dice), key=rank))
+def in_flight(load: InstanceLoad, now_ms: int) -> int:
+    """Return the requests in flight, and many more for an instance that fails."""
+    return load.in_flight + _SHUNNED if load.failures and load.is_shunned(now_ms) else load.in_flight
 
 
 _SHUNNED = 2**40

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from random import Random
 
-from antiphon.decide.balancing import two_of
+from antiphon.decide.balancing import better_of_two
 from antiphon.decide.load import InstanceLoad, Loads, fading
 
 KEEPS_WEIGHTS = False
@@ -22,12 +22,7 @@ class Strategy:
 
     def order(self, candidates: tuple[str, ...], loads: Loads, now_ms: int, dice: Random) -> tuple[str, ...]:
         """Return the cheaper one of two, the other, and the rest."""
-        if len(candidates) < 2:  # noqa: PLR2004 - one has no choice
-            return candidates
-        drawn = two_of(candidates, dice)
-        if cost(loads[drawn[0]], now_ms) <= cost(loads[drawn[1]], now_ms):
-            return drawn
-        return (drawn[1], drawn[0], *drawn[2:])
+        return better_of_two(candidates, loads, now_ms, dice, cost)
 
 
 def cost(load: InstanceLoad, now_ms: int) -> float:

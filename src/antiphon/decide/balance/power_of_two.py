@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from random import Random
 
-from antiphon.decide.balancing import two_of
-from antiphon.decide.load import Loads
+from antiphon.decide.balancing import better_of_two
+from antiphon.decide.load import InstanceLoad, Loads
 
 KEEPS_WEIGHTS = False
 AVOIDS_FAILING = True
@@ -22,10 +22,13 @@ class Strategy:
 
     def order(self, candidates: tuple[str, ...], loads: Loads, now_ms: int, dice: Random) -> tuple[str, ...]:
         """Return the less busy one of two, the other, and the rest."""
-        if len(candidates) < 2:  # noqa: PLR2004 - one has no choice
-            return candidates
-        drawn = two_of(candidates, dice)
-        one, other = loads[drawn[0]], loads[drawn[1]]
-        if (one.is_shunned(now_ms), one.queue(now_ms)) <= (other.is_shunned(now_ms), other.queue(now_ms)):
-            return drawn
-        return (drawn[1], drawn[0], *drawn[2:])
+        return better_of_two(candidates, loads, now_ms, dice, queue)
+
+
+def queue(load: InstanceLoad, now_ms: int) -> int:
+    """Return the requests in flight, and many more for an instance that fails."""
+    waiting = load.queue(now_ms)
+    return waiting + _SHUNNED if load.is_shunned(now_ms) else waiting
+
+
+_SHUNNED = 2**40

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from random import Random
 
-from antiphon.decide.balancing import latency_us, rotated
-from antiphon.decide.load import Loads
+from antiphon.decide.balancing import by_rank, latency_us
+from antiphon.decide.load import InstanceLoad, Loads
 
 KEEPS_WEIGHTS = False
 AVOIDS_FAILING = True
@@ -22,15 +22,13 @@ class Strategy:
 
     def order(self, candidates: tuple[str, ...], loads: Loads, now_ms: int, dice: Random) -> tuple[str, ...]:
         """Return the candidates, the fastest first."""
-        if len(candidates) < 2:  # noqa: PLR2004 - one has no rank
-            return candidates
+        return by_rank(candidates, loads, now_ms, dice, expected_us)
 
-        def rank(name: str) -> float:
-            load = loads[name]
-            known = latency_us(load, now_ms)
-            return known + _SHUNNED if load.failures and load.is_shunned(now_ms) else known
 
-        return tuple(sorted(rotated(candidates, dice), key=rank))
+def expected_us(load: InstanceLoad, now_ms: int) -> float:
+    """Return the expected round trip, and a much longer one for an instance that fails."""
+    known = latency_us(load, now_ms)
+    return known + _SHUNNED if load.failures and load.is_shunned(now_ms) else known
 
 
 _SHUNNED = 1e15
