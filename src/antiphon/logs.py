@@ -39,7 +39,27 @@ FRAMES_MAX: Final = 30
 VALUE_CHARS_MAX: Final = 4_000
 """A longer value of an event is cut: one record must not fill a disk."""
 
+QUIET: Final = ("watchfiles",)
+"""Libraries that log at info what our own events say; only their warnings are written."""
+CLEAR: Final = "\r\x1b[K"
+
 Event = MutableMapping[str, Any]
+
+
+class MovingLine:
+    """A line that moves on a terminal (a progress bar); a log line takes it away first."""
+
+    def __init__(self) -> None:
+        self.is_drawn = False
+
+    def cleared(self) -> str:
+        """Return what takes it away, or nothing where it is not there."""
+        was_drawn, self.is_drawn = self.is_drawn, False
+        return CLEAR if was_drawn else ""
+
+
+moving: Final = MovingLine()
+"""The one of this process's terminal."""
 
 
 def configure(level: str | None = None, *, default: str = "info", stream: TextIO | None = None) -> None:
@@ -67,6 +87,8 @@ def configure(level: str | None = None, *, default: str = "info", stream: TextIO
     root = logging.getLogger()
     root.handlers[:] = [_ToStructlog()]
     root.setLevel(number)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(max(number, logging.WARNING))
 
 
 class _ToStructlog(logging.Handler):
@@ -132,7 +154,7 @@ class _Readable:
         values = " ".join(f"{escaped(str(key))}={_value(value)}" for key, value in event.items())
         line = f"{self._in('2', f'{at:%H:%M:%S}')} {self._in(self.COLOURS.get(level, ''), f'{level:7}')} {_cut(what)}"
         below = "".join(f"\n    {escaped(part)}" for part in str(trace).rstrip().splitlines())
-        return f"{line} {self._in('2', values)}".rstrip() + below
+        return moving.cleared() + f"{line} {self._in('2', values)}".rstrip() + below
 
     def _in(self, style: str, text: str) -> str:
         return f"\x1b[{style}m{text}\x1b[0m" if self._has_colour and style and text else text

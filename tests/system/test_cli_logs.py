@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from antiphon import logs
+from antiphon.cli import progress
 from antiphon.cli.safe import json_text, line
 
 
@@ -68,6 +69,32 @@ def test_readable_lines_on_a_terminal(monkeypatch: pytest.MonkeyPatch, no_colour
     assert "level=error forged" in text.splitlines()[0], "one event is one line"
     assert "ValueError: a\\u001b]0;x\\u0007 of 7" in text
     assert "hunter2" not in text
+
+
+def test_a_log_line_takes_a_moving_line_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    logs.configure("info")
+    log = structlog.get_logger("test")
+    with progress.shown("docs") as report:
+        report(1, 10)
+        log.info("first.event")
+        log.info("second.event")
+        monkeypatch.setattr(progress, "REDRAW_MS", 0)
+        report(2, 10)
+    parts = [part.split() for part in screen.getvalue().split(logs.CLEAR)]
+    assert [len(part) > 0 for part in parts] == [False, True, True, True, False]
+    assert (parts[1][-1], parts[3][-1]) == ("1/10", "2/10")
+    assert [word for word in parts[2] if word.endswith(".event")] == ["first.event", "second.event"]
+
+
+def test_what_libraries_say_of_their_own_work_is_not_written() -> None:
+    stream = io.StringIO()
+    logs.configure("debug", stream=stream)
+    logging.getLogger("watchfiles.main").info("1 change detected")
+    logging.getLogger("watchfiles.main").warning("odd")
+    assert [json.loads(text)["event"] for text in stream.getvalue().splitlines()] == ["odd"]
 
 
 def test_a_level_that_is_none() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -64,6 +66,28 @@ def test_a_table_is_served(here: Fabric, tmp_path: Path) -> None:
         until(lambda: titles(here, "light", "shop-products") == ["Lamp"])
 
 
+def test_an_empty_folder_is_served_and_searched(here: Fabric, tmp_path: Path) -> None:
+    (tmp_path / "later").mkdir()
+    process = here.serve("folder", str(tmp_path / "later"))
+    empty = here.run("search", "lark", "--nodes", "later", "-o", "json")
+    assert (empty.json["coverage"]["answered"], empty.json["hits"]) == (1, [])
+    (tmp_path / "later" / os.fsdecode(b"\xff.md")).write_text("# Lark\n")
+    until(lambda: titles(here, "lark", "later") == ["Lark"])
+    shutil.rmtree(tmp_path / "later")
+    until(lambda: '"folder.not_followed"' in here.log(process) or process.poll() is not None)
+    (tmp_path / "later").mkdir()
+    (tmp_path / "later" / "one.md").write_text("# Wren\n")
+    until(lambda: titles(here, "wren", "later") == ["Wren"])
+    assert '"node.empty"' in here.log(process)
+    assert '"actor.crashed"' not in here.log(process)
+
+
+def test_a_node_that_never_started_has_not_stopped(here: Fabric, tmp_path: Path) -> None:
+    done = here.run("node", "serve", "folder", str(tmp_path / "nowhere"))
+    assert done.code == 2
+    assert "node.stopped" not in done.err
+
+
 def test_content_that_cannot_be_served(here: Fabric, tmp_path: Path) -> None:
     for words, said in (
         (("folder", str(tmp_path / "nowhere")), "content_unreadable"),
@@ -71,6 +95,8 @@ def test_content_that_cannot_be_served(here: Fabric, tmp_path: Path) -> None:
         (("sqlite", str(tmp_path / "no.db")), "usage"),
         (("folder", str(tmp_path), "--name", "Not A Name"), "invalid_name"),
         (("folder", str(tmp_path), "--name", "master"), "invalid_setting"),
+        (("folder", str(tmp_path), "--files-max", "0"), "--files-max"),
+        (("sqlite", str(tmp_path / "no.db"), "--table", "x", "--poll-ms", "-1"), "--poll-ms"),
         (("nothing",), "usage"),
     ):
         done = here.run("node", "serve", *words)

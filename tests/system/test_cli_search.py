@@ -55,9 +55,13 @@ def test_answered_is_0_and_says_who_did_not_answer(here: Fabric) -> None:
         (("",), 2, "malformed"),
         (("x\x1b",), 2, "control character"),
         (("\udcff",), 2, "unicode"),
-        (("choir", "--deadline", "0"), 5, "out_of_budget"),
+        (("choir", "--deadline", "0"), 2, "--deadline"),
+        (("choir", "--deadline", "-5"), 2, "--deadline"),
+        (("choir", "--limit", "0"), 2, "--limit"),
+        (("choir", "--min-coverage", "1.5"), 2, "--min-coverage"),
+        (("choir", "--min-coverage", "nan"), 2, "usage"),
         (("x" * 5_000,), 2, "malformed"),
-        (("choir", "--limit", "1000"), 2, "malformed"),
+        (("choir", "--limit", "1000"), 2, "--limit"),
         (("choir", "--limit", "many"), 2, "usage"),
         (("choir", "--bogus"), 2, "no option --bogus"),
         (("choir", "-o", "xml"), 2, "usage"),
@@ -174,6 +178,9 @@ def test_matches_are_marked_on_a_terminal(here: Fabric) -> None:
     plain = on_a_terminal(here, "search", "choirs", "-n", "1", NO_COLOR="1")
     assert "\x1b[33m" not in plain
     assert "1;33" not in plain
+    assert "\x1b[1;4mchoir\x1b[0m" in plain, "without colour a match is underlined"
+    title = on_a_terminal(here, "search", "psalm", "-n", "1", NO_COLOR="1")
+    assert "\x1b[1;4mPsalm\x1b[0m" in title, "also in a title, which is bold as a whole"
     narrow = on_a_terminal(here, "search", "choirs", "-n", "1", COLUMNS="40")
     assert "Psalm" in narrow
 
@@ -191,7 +198,12 @@ def test_a_closed_pipe_is_quiet(here: Fabric) -> None:
 
 @pytest.mark.parametrize(
     ("redirection", "code", "said"),
-    [(">&-", 0, "nodes in"), ("2>&-", 0, ""), ("<&- >/dev/null", 0, "nodes in"), (">/dev/full", 1, "No space left")],
+    [
+        (">&-", 1, "Bad file descriptor"),
+        ("2>&-", 0, ""),
+        ("<&- >/dev/null", 0, "nodes in"),
+        (">/dev/full", 1, "No space left"),
+    ],
 )
 def test_streams_that_cannot_be_written(here: Fabric, redirection: str, code: int, said: str) -> None:
     command = " ".join([*ANTIPHON, "search", "choir", redirection])

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import pty
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 
 import pytest
-from cli_process import BOUND_S, Fabric, fabric, until
+from cli_process import ANTIPHON, BOUND_S, Fabric, fabric, until
+
+from antiphon import Client
+from antiphon.errors import AntiphonError
 
 
 @pytest.fixture
@@ -49,6 +58,87 @@ def test_ctrl_c_stops_up_cleanly(here: Fabric) -> None:
     process.send_signal(signal.SIGINT)
     assert process.wait(BOUND_S) == 0
     assert "Traceback" not in here.log(process)
+
+
+def test_up_on_a_terminal_shows_its_banner_and_no_more(here: Fabric) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([*ANTIPHON, "up"], env=here.environment, stdout=theirs, stderr=theirs)
+    here.running.append(process)  # type: ignore[arg-type]
+    os.close(theirs)
+    seen = b""
+    with os.fdopen(ours, "rb", buffering=0) as screen:
+        while part := read(screen):
+            seen += part
+            if b"Ctrl-C" in seen:
+                process.send_signal(signal.SIGINT)
+    assert process.wait(BOUND_S) == 0
+    assert b"Antiphon is up" in seen
+    assert b"antiphon.up" not in seen
+    assert b" info " not in seen
+
+
+def read(screen: FileIO) -> bytes:
+    """Return what came, and nothing at the end, for which Linux has an error on a pseudo-terminal."""
+    try:
+        return screen.read(65_536) or b""
+    except OSError:
+        return b""
+
+
+async def test_a_node_and_a_client_come_back_after_kill_9(here: Fabric, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/one.md").write_text("# Antiphony\n\nA call and a response.\n", encoding="utf-8")
+    first = here.up()
+    here.serve("folder", str(tmp_path / "docs"))
+    async with Client(nats=here.url()) as client:
+        assert [hit.title for hit in (await client.search("response")).hits] == ["Antiphony"]
+        first.kill()
+        await asyncio.to_thread(first.wait, BOUND_S)
+        url = here.url()
+        await asyncio.to_thread(here.up)
+        assert here.url() == url
+        async with asyncio.timeout(BOUND_S):
+            while not await found(client):  # noqa: ASYNC110 - of another process nothing is heard
+                await asyncio.sleep(0.05)
+    assert await asyncio.to_thread(lambda: here.run("search", "response").code) == 0
+
+
+async def found(client: Client) -> bool:
+    """Whether the node answers the client; neither may be connected again yet."""
+    try:
+        return bool((await client.search("response", deadline_ms=1_000)).hits)
+    except AntiphonError:
+        return False
+
+
+def test_a_prefix_makes_two_fabrics_on_one_server(here: Fabric, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/one.md").write_text("# Antiphony\n\nA call and a response.\n", encoding="utf-8")
+    here.environment["ANTIPHON_PREFIX"] = "x"
+    here.up()
+    here.serve("folder", str(tmp_path / "docs"))
+    here.script("mine", "return [Hit(id='1', title='By hand', text='a response')]")
+    asked = {hit["doc"]["title"] for hit in here.run("search", "response", "-o", "json").json["hits"]}
+    assert asked == {"Antiphony", "By hand"}
+    program = (
+        "import asyncio; from antiphon import Client\n"
+        "async def main():\n"
+        "    async with Client() as client:\n"
+        "        print(*sorted(node.node for node in await client.nodes()))\n"
+        "asyncio.run(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=here.environment,
+        capture_output=True,
+        text=True,
+        timeout=BOUND_S,
+        check=True,
+    )
+    assert done.stdout.split() == ["docs", "mine"]
+    outside = here.run("search", "response", environment={"ANTIPHON_PREFIX": "antiphon"})
+    assert outside.code == 4, "nobody serves the other fabric"
+    assert here.run("search", "response", environment={"ANTIPHON_PREFIX": "no token"}).code == 2
 
 
 def test_a_second_master_takes_over(here: Fabric, tmp_path: Path) -> None:

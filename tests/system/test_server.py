@@ -163,6 +163,7 @@ async def test_a_server_that_dies_is_noticed(tmp_path: Path) -> None:
     server = await EmbeddedServer.start(tmp_path / "data")
     os.kill(server.pid, signal.SIGKILL)
     assert await server.exited() == -signal.SIGKILL
+    assert 0 < len(server.last_words().splitlines()) <= 3, "it logged no error, and it was quiet at its end"
     await server.stop()
     async with await EmbeddedServer.start(tmp_path / "data", Options(port=int(server.url.rpartition(":")[2]))) as again:
         assert again.url == server.url, "a restart in place keeps its address"

@@ -24,6 +24,8 @@ LOG_FILES_MAX: Final = 3
 MEMORY_STORE_BYTES_MAX: Final = 256 * 1_048_576
 """JetStream in memory; the server's own default is three quarters of the machine."""
 WORDS_LINES_MAX: Final = 12
+"""Errors of the server that are quoted; where it logged none, its last lines, which only say where it was."""
+CALM_LINES_MAX: Final = 3
 WORDS_BYTES_MAX: Final = 16_384
 
 _ports = TypeAdapter(dict[str, list[str]])
@@ -128,7 +130,7 @@ class Files:
         """Return what the server said last since this start: its errors if there are any, else its last lines."""
         lines = [*_tail(self._errors, 0), *_tail(self._log, self._log_start)]
         loud = [line for line in lines if "[FTL]" in line or "[ERR]" in line or line.startswith("nats-server:")]
-        return "\n".join((loud or lines)[-WORDS_LINES_MAX:])
+        return "\n".join(loud[-WORDS_LINES_MAX:] or lines[-CALM_LINES_MAX:])
 
 
 def _quoted(path: Path) -> str:

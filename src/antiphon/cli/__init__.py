@@ -23,7 +23,7 @@ EPILOGUE = (
     "6 already running, 7 no connection."
 )
 
-CANNOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+CANNOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF})
 
 __all__ = ["Exit", "app", "main", "run"]
 
@@ -76,12 +76,17 @@ def run(words: Sequence[str]) -> int:
 
 
 def _open_closed_streams() -> None:
-    """Open what the caller has closed (`>&-`), or the first socket would become our stdout."""
+    """Open what the caller has closed (`>&-`), or the first socket would become our stdout.
+
+    A closed stdout is opened for reading: writing data to it fails as it should, and is told by the exit code.
+    """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+            os.open(
+                os.devnull, os.O_RDONLY if name == "stdout" else os.O_RDWR
+            )  # the lowest free number, which is this one
             setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8"))
 
 

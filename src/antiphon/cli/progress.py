@@ -10,6 +10,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from antiphon import logs
 from antiphon.connectors.base import Progress, silent
 
 REDRAW_MS = 100
@@ -29,15 +30,15 @@ def shown(name: str) -> Generator[Progress, None, None]:
         now_ms = time.monotonic_ns() // 1_000_000
         if now_ms - drawn_ms >= REDRAW_MS:
             drawn_ms = now_ms
-            sys.stderr.write(f"\r\x1b[K{bar(done, total)} indexing {name} {count(done, total)}")
+            sys.stderr.write(f"{logs.CLEAR}{bar(done, total)} indexing {name} {count(done, total)}")
             sys.stderr.flush()
+            logs.moving.is_drawn = True
 
     try:
         yield progress
     finally:
-        if drawn_ms:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+        sys.stderr.write(logs.moving.cleared())
+        sys.stderr.flush()
 
 
 def bar(done: int, total: int) -> str:

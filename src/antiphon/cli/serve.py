@@ -12,6 +12,7 @@ from antiphon import logs  # first: it imports structlog without rich, which a n
 from antiphon.cli.options import Connection, listed
 from antiphon.cli.serving import Card, serve
 from antiphon.connectors import Connector, catalogue
+from antiphon.errors import InvalidSetting
 
 CONTENT = Group("Content", sort_key=10)
 CARD = Group("Node", sort_key=20)
@@ -38,6 +39,9 @@ class Naming:
 def _command(kind: type[Connector]) -> Callable[..., None]:
     def serve_content(content: Connector, *, naming: Naming = Naming(), at: Connection = Connection()) -> None:  # noqa: B008 - frozen
         logs.configure(at.log_level, default="info")
+        for option, value in ((field.name, getattr(content, field.name)) for field in fields(content)):
+            if isinstance(value, int) and value < 1:
+                raise InvalidSetting(f"--{option.replace('_', '-')} is {value}: it must be at least 1")
         card = Card(naming.name, naming.instance, naming.description, listed(naming.topics))
         serve(content, card, **at.place())
 

@@ -97,17 +97,19 @@ class Following:
 
 
 async def _serve(node: Node, content: Connector, nats: str | None, context: str | None, data: Path | None) -> None:
-    told = told_by_signals()
+    told, is_started = told_by_signals(), False
     bus = await connect(node.name, nats=nats, context=context, data=data)
     try:
         if await _unless(told, asyncio.ensure_future(asyncio.to_thread(_index, content, node.name))):
             await node.start(bus=bus)
+            is_started = True
             await follow(node, content, told)
     finally:
         await node.stop()
         content.close()  # ends an indexing that is still under way, too
         await bus.close()
-        log.info("node.stopped", node=node.name, instance=node.instance)
+        if is_started:
+            log.info("node.stopped", node=node.name, instance=node.instance)
 
 
 def told_by_signals() -> asyncio.Event:
@@ -154,4 +156,6 @@ def _index(content: Connector, name: str) -> None:
             content.open(report)
     except Stopping:  # the index was closed: the process is told to stop
         return
-    log.info("node.indexed", node=name, took_ms=round((time.monotonic() - began) * 1_000))
+    log.info("node.indexed", node=name, entries=content.size(), took_ms=round((time.monotonic() - began) * 1_000))
+    if content.size() == 0:
+        log.warning("node.empty", node=name, content=content.describe())

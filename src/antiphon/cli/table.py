@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from antiphon.cli.safe import line
-from antiphon.cli.show import also, explained
+from antiphon.cli.show import also, explained, has_colour
 from antiphon.decide import analyser
 from antiphon.messages.hit import RankedHit
 from antiphon.messages.search import SearchAnswer
@@ -23,6 +23,8 @@ GAP = 2
 NARROW = 60
 """Below this many columns the sources go under the title."""
 MARK = "bold yellow"
+MARK_WITHOUT_COLOUR = "bold underline"
+"""A title is bold as a whole, so bold alone marks nothing in it."""
 
 
 def show(answer: SearchAnswer, console: Console | None = None) -> None:
@@ -86,6 +88,7 @@ def _marked(text: str, terms: Sequence[str], style: str) -> Text:
     """Return a text with the question's words in it marked; the text is made harmless first, so places stay true."""
     clean = line(text)
     marked = Text(clean, style=style)
+    mark = MARK if has_colour() else MARK_WITHOUT_COLOUR
     for start, end in analyser.default().spans(clean, terms):
-        marked.stylize(MARK, start, end)
+        marked.stylize(mark, start, end)
     return marked

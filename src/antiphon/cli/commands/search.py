@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Group, Parameter
+from cyclopts.validators import Number
 
 from antiphon.cli.options import Connection, listed
 
@@ -27,16 +28,16 @@ STDIN_BYTES_MAX = 65_536
 @command.default
 def search(
     *query: Annotated[str, Parameter(allow_leading_hyphen=True)],  # for the one hyphen of stdin
-    limit: Annotated[int, Parameter(name=["--limit", "-n"])] = 10,
+    limit: Annotated[int, Parameter(name=["--limit", "-n"], validator=Number(gte=1, lte=100))] = 10,
     nodes: tuple[str, ...] = (),
     output: Annotated[Output, Parameter(name=["--output", "-o"])] = "table",
     explain: bool = False,
     cursor: str | None = None,
-    deadline: int = 5_000,
+    deadline: Annotated[int, Parameter(validator=Number(gte=1))] = 5_000,
     fusion: str | None = None,
     required: Annotated[tuple[str, ...], Parameter(group=NEEDS)] = (),
     optional: Annotated[tuple[str, ...], Parameter(group=NEEDS)] = (),
-    min_coverage: Annotated[float, Parameter(group=NEEDS)] = 0.0,
+    min_coverage: Annotated[float, Parameter(group=NEEDS, validator=Number(gte=0, lte=1))] = 0.0,
     at: Connection = Connection(),  # noqa: B008 - frozen
 ) -> int:
     """Ask all nodes one question and see one ranked answer.
@@ -60,8 +61,8 @@ def search(
     """
     at.configure_logs("error")
     from antiphon.cli import exits, show  # noqa: PLC0415 - not for --help
-    from antiphon.client import Client  # noqa: PLC0415
-    from antiphon.runtime.loop import run  # noqa: PLC0415
+    from antiphon.client import Client  # noqa: PLC0415 - as above
+    from antiphon.runtime.loop import run  # noqa: PLC0415 - as above
 
     text = _question(query, cursor)
 

@@ -22,13 +22,15 @@ def up(*, at: Connection = Connection()) -> None:  # noqa: B008 - frozen
     With --nats or --context it starts no server: a master joins the one that is named. Ctrl-C or SIGTERM stops
     everything cleanly, with exit code 0. A second `up` on the same data directory says so and exits with 6.
     """
-    at.configure_logs("info")
+    is_embedded = not (at.nats or at.context)
+    is_told = is_embedded and sys.stdout.isatty()  # by the banner; then the logs need not say it again
+    at.configure_logs("warning" if is_told and sys.stderr.isatty() else "info")
     from antiphon import app  # noqa: PLC0415 - not for --help
-    from antiphon.runtime.loop import run  # noqa: PLC0415
-    from antiphon.settings import Settings  # noqa: PLC0415
+    from antiphon.runtime.loop import run  # noqa: PLC0415 - as above
+    from antiphon.settings import Settings  # noqa: PLC0415 - as above
 
     settings = Settings.read()
-    if at.nats or at.context:
+    if not is_embedded:
         run(app.master(settings, nats=at.nats, context=at.context))
         return
     started = asyncio.Event()

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from antiphon.cli import say
 from antiphon.cli.exits import Exit
@@ -21,7 +25,7 @@ NUMBERS = frozenset({"there and back", "in flight", "latency", "uptime"})
 def ping(
     *names: str,
     all: bool = False,  # noqa: A002 - the option's name
-    wait_ms: int = 1_000,
+    wait_ms: Annotated[int, Parameter(validator=Number(gte=1, lte=60_000))] = 1_000,
     output: Output = "table",
     at: Connection = Connection(),  # noqa: B008 - frozen
 ) -> int:
@@ -77,8 +81,8 @@ def footer(answer: PingAnswer) -> str:
 
 def _table(answer: PingAnswer) -> None:
     from rich.console import Console  # noqa: PLC0415 - for people only
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415 - rich, for people only
+    from rich.text import Text  # noqa: PLC0415 - rich, too
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in COLUMNS:
