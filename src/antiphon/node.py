@@ -22,6 +22,7 @@ first, as `Hit`s or dictionaries. Start the program several times and the node h
 from __future__ import annotations
 
 import asyncio
+import inspect
 import secrets
 import signal
 from collections.abc import Mapping, Sequence
@@ -107,9 +108,19 @@ class Node:
         self.card()
 
     def search(self, handler: H) -> H:
-        """Register the function that answers questions; a decorator. It takes a `Query` and returns hits."""
+        """Register the function that answers questions; a decorator. It takes a `Query` and returns hits.
+
+        Raises:
+            InvalidSetting: there is one already, or this one cannot be called with a `Query` alone.
+        """
         if self._search is not None:
             raise InvalidSetting(f"the node {self.name} has a search handler already")
+        try:
+            inspect.signature(handler).bind(None)
+        except TypeError as error:
+            raise InvalidSetting(f"the search handler of {self.name} is called with a Query alone: {error}") from None
+        except ValueError:  # a builtin that does not say what it takes
+            pass
         self._search = handler
         return handler
 

@@ -1,0 +1,39 @@
+"""`Node` before it runs: what is no handler is refused where it is written, not when somebody asks."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+
+from antiphon import Node
+from antiphon.errors import InvalidSetting
+from antiphon.messages.handler import Query
+
+
+def nothing() -> list[Any]:
+    return []
+
+
+def two(query: Query, other: object) -> list[Any]:
+    return [query, other]
+
+
+def named(*, query: Query) -> list[Any]:
+    return [query]
+
+
+@pytest.mark.parametrize("handler", [nothing, two, named, "no function"], ids=str)
+def test_a_handler_that_cannot_be_called_with_a_query_is_refused(handler: Any) -> None:
+    node = Node("blog")
+    with pytest.raises(InvalidSetting, match="called with a Query alone"):
+        node.search(handler)
+    assert node.card().capabilities == ()
+
+
+@pytest.mark.parametrize("handler", [lambda query: [query], functools.partial(two, other=1), dict, print], ids=str)
+def test_whatever_takes_a_query_is_a_handler(handler: Any) -> None:
+    node = Node("blog")
+    assert node.search(handler) is handler
+    assert node.card().capabilities == ("search",)
