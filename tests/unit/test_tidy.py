@@ -86,6 +86,49 @@ def test_every_header_is_in_the_protocol() -> None:
     assert [header for header in sorted(headers) if f"`{header}`" not in text] == []
 
 
+LOG_LEVELS = frozenset({"debug", "info", "warning", "error", "exception", "critical"})
+CHOSEN = frozenset({"say", "tell"})
+"""What a level that is chosen first is called: `say = log.error if ... else log.warning`."""
+EVENT = r"[a-z]+\.[a-z_0-9]+"
+
+
+def is_logging(call: ast.Call) -> bool:
+    """Whether this is `log.info("...")` or the like, or a level that was chosen before."""
+    if isinstance(call.func, ast.Attribute):
+        owner = call.func.value
+        return call.func.attr in LOG_LEVELS and isinstance(owner, ast.Name) and owner.id == "log"
+    first = call.args[0]
+    is_event = isinstance(first, ast.Constant) and re.fullmatch(EVENT, str(first.value)) is not None
+    return is_event and isinstance(call.func, ast.Name) and call.func.id in CHOSEN
+
+
+def logged() -> set[str]:
+    """Every event that the code logs."""
+    calls = [node for path in MODULES for node in ast.walk(tree(path)) if isinstance(node, ast.Call) and node.args]
+    firsts = [call.args[0] for call in calls if is_logging(call)]
+    return {str(first.value) for first in firsts if isinstance(first, ast.Constant)}
+
+
+def test_events_are_named_alike_and_the_operators_table_has_each_and_no_other() -> None:
+    events = logged()
+    assert [event for event in sorted(events) if not re.fullmatch(EVENT, event)] == []
+    table = (ROOT / "docs/operations.md").read_text(encoding="utf-8").split("| event | says |")[1].split("\n\n")[0]
+    first_cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("|")]
+    told = {event for cell in first_cells for event in re.findall(f"`({EVENT})`", cell)}
+    assert told - events == set(), "nothing logs these any more"
+    assert events - told == set(), "docs/operations.md, Logs, does not say what these mean"
+
+
+def test_what_a_linter_is_told_to_pass_over_has_a_reason() -> None:
+    bare = [
+        f"{label(path)}:{number}"
+        for path in MODULES
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(r"# noqa\b(?!: [A-Z]+[0-9]+(, [A-Z]+[0-9]+)* --? \S)", line)
+    ]
+    assert bare == []
+
+
 @pytest.mark.parametrize("path", MODULES, ids=label)
 def test_a_module_opens_with_a_sentence_and_stays_readable(path: Path) -> None:
     first = (ast.get_docstring(tree(path)) or "").partition("\n\n")[0]
