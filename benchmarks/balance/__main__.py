@@ -1,18 +1,30 @@
-"""Compare strategies of balancing in a simulation: `python -m benchmarks.balance [--quick] [--json] [--seed N]`."""
+"""Compare strategies of balancing: `python -m benchmarks.balance [--quick] [--json] [--seed N] [--through fleet]`.
+
+`simulation` (the default) drives the strategies alone; `fleet` has the same arrivals served by real masters and nodes
+in virtual time, search by search.
+"""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import statistics
 import sys
+from collections.abc import Sequence
+
+import structlog
 
 from antiphon.decide.balance import strategies
 from benchmarks import report
+from benchmarks.balance.served import Served
 from benchmarks.balance.simulation import Result, Simulation
-from benchmarks.balance.traffic import SCENARIOS
+from benchmarks.balance.traffic import SCENARIOS, Scenario
 from benchmarks.report import Goal
 
 Results = dict[tuple[str, str], list[Result]]
+QUICK = ("round_robin", "peak_ewma", "prequal")
+"""Strategies of a quick run through a fleet, which costs half a millisecond a search; it leaves out scenarios, too."""
+QUICK_SCENARIOS = ("one 10x slower", "one failing at once", "one stalling for 2 s of every 10 s")
 COLUMNS = ("strategy", "p50 ms", "p99 ms", "failed %", "odd one's share %", "least of the others %", "most %")
 
 
@@ -22,13 +34,21 @@ def quantile_ms(result: Result, share: float) -> float:
     return ordered[int(share * (len(ordered) - 1))] / 1_000
 
 
-def measure(seeds: range, seconds: int, *, as_json: bool) -> Results:
-    """Run every strategy through every scenario; the same seeds, so the same arrivals, for each."""
+def measure(
+    scenarios: Sequence[Scenario], names: Sequence[str], seeds: range, seconds: int, *, is_served: bool, as_json: bool
+) -> Results:
+    """Run strategies through every scenario; the same seeds, so the same arrivals, for each."""
+
+    def run(scenario: Scenario, name: str, seed: int) -> Result:
+        if is_served:
+            return Served(scenario, name, seconds, seed).run()
+        return Simulation(scenario, strategies()[name], seconds, seed).run()
+
     results: Results = {}
-    for scenario in SCENARIOS:
+    for scenario in scenarios:
         report.note(f"{scenario.name} ...", as_json=as_json)
-        for name, balancer in strategies().items():
-            results[scenario.name, name] = [Simulation(scenario, balancer, seconds, seed).run() for seed in seeds]
+        for name in names:
+            results[scenario.name, name] = [run(scenario, name, seed) for seed in seeds]
     return results
 
 
@@ -67,13 +87,21 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer seeds and shorter runs, within 45 s")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     parser.add_argument("--seed", type=int, default=1, help="the first of the seeds")
+    parser.add_argument("--through", choices=("simulation", "fleet"), default="simulation", help="what serves")
     given = parser.parse_args()
-    seeds = range(given.seed, given.seed + (3 if given.quick else 5))
-    results = measure(seeds, 15 if given.quick else 60, as_json=given.json)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))  # nodes fail on purpose
+    is_served = given.through == "fleet"
+    is_short = is_served and given.quick
+    names = QUICK if is_short else tuple(strategies())
+    scenarios = [one for one in SCENARIOS if not is_short or one.name in QUICK_SCENARIOS]
+    rounds, seconds = ((1, 8) if given.quick else (3, 20)) if is_served else ((3, 15) if given.quick else (5, 60))
+    seeds = range(given.seed, given.seed + rounds)
+    results = measure(scenarios, names, seeds, seconds, is_served=is_served, as_json=given.json)
     if not given.json:
-        for scenario in SCENARIOS:
-            rows = [row(name, results[scenario.name, name]) for name in strategies()]
-            report.table(f"{scenario.name}, {scenario.rate} requests/s, seeds {seeds}", COLUMNS, rows)
+        for scenario in scenarios:
+            rows = [row(name, results[scenario.name, name]) for name in names]
+            title = f"{scenario.name}, {scenario.rate} requests/s through the {given.through}, seeds {seeds}"
+            report.table(title, COLUMNS, rows)
     return report.finish("balance", report.environment("antiphon"), goals(results), as_json=given.json)
 
 

@@ -142,6 +142,7 @@ class MasterRole:
                 alerts=settings.alerts(),
                 blind_ms=settings.heartbeat_ms * settings.misses_max,
                 bounds=bounds,
+                dice=self.dice,
             ),
         )
         await self.discovery.start()

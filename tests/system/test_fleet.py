@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,6 +72,24 @@ def test_one_seed_is_one_run_to_the_byte() -> None:
     assert len(once) > 100
     assert once == again
     assert once != other
+
+
+def test_one_seed_is_one_run_in_every_process() -> None:
+    program = "import hashlib, test_fleet; print(hashlib.sha256(b''.join(test_fleet.facts_of(7))).hexdigest())"
+
+    def run(hash_seed: str) -> str:
+        environment = os.environ | {"PYTHONHASHSEED": hash_seed}
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=Path(__file__).parent,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.splitlines()[-1]
+
+    assert run("1") == run("2")
 
 
 def test_a_delay_is_added_to_what_a_party_sends_and_order_is_kept() -> None:

@@ -62,6 +62,7 @@ class Monitor(Actor):
         alerts: AlertBounds | None = None,
         blind_ms: int = 3_000,
         bounds: ActorBounds | None = None,
+        dice: Random | None = None,
     ) -> None:
         """Make one.
 
@@ -77,6 +78,7 @@ class Monitor(Actor):
             alerts: how often is reminded.
             blind_ms: after a lost connection nobody was heard; for so long nothing is called wrong.
             bounds: the actor's limits.
+            dice: draws when each instance is pinged; tests give seeded ones.
         """
         super().__init__(bus, bounds=bounds)
         self.registry = registry
@@ -92,7 +94,7 @@ class Monitor(Actor):
         self._blind_until_ms = 0
         self._rolled_ms = 0
         self._seen: RegistryView | None = None
-        self._dice = Random()  # noqa: S311 - no secret, a phase
+        self._dice = dice or Random()  # noqa: S311 - no secret, a phase
 
     async def started(self) -> None:
         """Read what is open already."""
@@ -152,7 +154,7 @@ class Monitor(Actor):
             return
         self._seen = view
         known = {(node.node, instance) for node in view.nodes.values() for instance in node.instances}
-        for key in known - self.vitals.keys():
+        for key in sorted(known - self.vitals.keys()):  # in order, so that one seed is one run
             # a phase of its own: a master that starts must not ping a thousand at once
             self.vitals[key] = Vitals(self.health, now_ms + self._dice.randrange(self.health.ping_ms))
         for key in self.vitals.keys() - known:

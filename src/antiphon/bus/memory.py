@@ -43,6 +43,9 @@ class Network(Protocol):
 
 def matches(pattern: str, subject: str) -> bool:
     """Whether a subscription pattern (`*` one token, `>` the rest) matches a concrete subject."""
+    head = pattern.partition("*")[0].partition(">")[0]
+    if not subject.startswith(head):  # as nearly always
+        return False
     wanted, given = pattern.split("."), subject.split(".")
     for at, want in enumerate(wanted):
         if want == ">":
@@ -226,7 +229,9 @@ class MemoryServer:
         self.buckets: dict[str, MemoryBucket] = {}
         self.counters: dict[str, dict[str, int]] = {}
         self._dice = random.Random(seed)  # noqa: S311 - repeatable choice of a queue member, no secret
-        self._subscriptions: list[MemorySubscription] = []
+        self._exact: dict[str, list[MemorySubscription]] = {}
+        """Those without wildcards, by subject: most of them, found at once."""
+        self._wild: list[MemorySubscription] = []
 
     def connect(self, party: str = "") -> MemoryTransport:
         """Return a new connection; `party` is what the network knows it by."""
@@ -241,23 +246,27 @@ class MemoryServer:
     def remember(self, subscription: MemorySubscription) -> None:
         """Have the interest of a connection that is back, unless it was drained meanwhile."""
         if not subscription.is_drained:
-            self._subscriptions.append(subscription)
+            self._like(subscription).append(subscription)
 
     def forget(self, subscription: MemorySubscription) -> None:
         """Remove interest."""
         with suppress(ValueError):
-            self._subscriptions.remove(subscription)
+            self._like(subscription).remove(subscription)
+
+    def _like(self, subscription: MemorySubscription) -> list[MemorySubscription]:
+        pattern = subscription.pattern
+        return self._wild if "*" in pattern or ">" in pattern else self._exact.setdefault(pattern, [])
 
     def route(self, delivery: MemoryDelivery, sender: str = "") -> int:
         """Hand a message to every subscriber and to one of each queue group; return how many are to get it."""
         groups: dict[tuple[str, str], list[MemorySubscription]] = {}
         singles: list[MemorySubscription] = []
-        for subscription in self._subscriptions:
-            if matches(subscription.pattern, delivery.subject):
-                if subscription.queue is None:
-                    singles.append(subscription)
-                else:
-                    groups.setdefault((subscription.queue, subscription.pattern), []).append(subscription)
+        wild = (one for one in self._wild if matches(one.pattern, delivery.subject))
+        for subscription in (*self._exact.get(delivery.subject, ()), *wild):
+            if subscription.queue is None:
+                singles.append(subscription)
+            else:
+                groups.setdefault((subscription.queue, subscription.pattern), []).append(subscription)
         chosen = singles + [self._dice.choice(members) for members in groups.values()]
         for subscription in chosen:
             if self.network is None:
