@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from antiphon import subjects
-from antiphon.bus.bus import Bounds, Bus
+from antiphon.bus.bounds import Bounds
+from antiphon.bus.bus import Bus
 from antiphon.bus.endpoint import resolve
 from antiphon.bus.memory import MemoryServer, MemoryTransport
 from antiphon.bus.nats import NatsTransport

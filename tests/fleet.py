@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from antiphon.bus.bus import Bounds, Bus
+from antiphon.bus.bounds import Bounds
+from antiphon.bus.bus import Bus
 from antiphon.settings import Settings
 from antiphon.testing import TestFleet, found
 from fabrics import Buses, Fabric

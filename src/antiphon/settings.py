@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from antiphon.actors.door import DoorBounds
-from antiphon.bus.bus import Bounds
+from antiphon.bus.bounds import Bounds
 from antiphon.bus.codec import first_reason
 from antiphon.decide import balance, fuse
 from antiphon.decide.admission import AdmissionBounds

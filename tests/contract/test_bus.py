@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import orjson
 import pytest
 
-from antiphon.bus.bus import Bounds, Bus, Call
+from antiphon.bus.bounds import Bounds
+from antiphon.bus.bus import Bus, Call
 from antiphon.bus.codec import BUDGET, ERROR, ERROR_CODE, REQUEST, RETRY_AFTER, TYPE, encode
 from antiphon.bus.protocol import Bucket, Delivery, Entry, Headers
 from antiphon.errors import (

@@ -12,12 +12,13 @@ import asyncio
 import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 import structlog
 
 from antiphon import subjects
+from antiphon.bus.bounds import Bounds, Counters
 from antiphon.bus.codec import (
     BUDGET,
     ERROR,
@@ -54,30 +55,6 @@ ANSWERS_MAX = 1_000
 
 OnReply = Callable[[int, bytes, AntiphonError | None], None]
 """Called with the slot, the payload, and the error when there is one; it must not block."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """The bus's own limits; `settings.py` names them for operators."""
-
-    budget_default_ms: int = 5_000
-    budget_max_ms: int = 60_000
-    late_tokens_max: int = 4_096
-    request_id_max: int = 64
-
-
-@dataclass(slots=True)
-class Counters:
-    """What the bus dropped or refused, for discovery and monitoring."""
-
-    strays: int = 0
-    late: int = 0
-    laundered: int = 0
-    refused: dict[str, int] = field(default_factory=dict[str, int])
-
-    def refuse(self, code: str) -> None:
-        """Count a refusal by its wire code."""
-        self.refused[code] = self.refused.get(code, 0) + 1
 
 
 @dataclass(slots=True)

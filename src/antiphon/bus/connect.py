@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from antiphon import subjects
-from antiphon.bus.bus import Bounds, Bus
+from antiphon.bus.bounds import Bounds
+from antiphon.bus.bus import Bus
 from antiphon.bus.endpoint import resolve
 from antiphon.bus.nats import NatsTransport
 

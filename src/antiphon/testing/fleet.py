@@ -32,7 +32,8 @@ from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
 
 from antiphon.app import MasterRole
-from antiphon.bus.bus import Bounds, Bus
+from antiphon.bus.bounds import Bounds
+from antiphon.bus.bus import Bus
 from antiphon.bus.memory import MemoryServer, MemoryTransport
 from antiphon.bus.protocol import Transport
 from antiphon.client import Client
