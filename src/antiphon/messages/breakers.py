@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from antiphon.messages.base import ANYONE, Acknowledged, Count, Fact, Kind, Label, Message, Name, Request, Route
+from antiphon.messages.base import Acknowledged, Count, Fact, Kind, Label, Message, Name, Request, Route
 from antiphon.messages.facts import READERS
 from antiphon.subjects import Template
 
@@ -38,7 +38,7 @@ class BreakerListing(Message):
 class BreakerList(Request[BreakerListing]):
     """List the breakers."""
 
-    route = Route(Template("breaker.list.<caller>"), sent_by=ANYONE, read_by=(Kind.MASTER,), queue="breaker")
+    route = Route(Template("breaker.list.<caller>"), sent_by=(Kind.OPERATOR,), read_by=(Kind.MASTER,), queue="breaker")
 
     node: Name | None = None
 
