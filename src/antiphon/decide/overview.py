@@ -7,9 +7,12 @@ should look at. Quantiles cannot be merged, so the slowest master's are shown.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from antiphon.messages.monitor import MonitorInstance, MonitorNode, MonitorView
 from antiphon.messages.registry import Status
+
+State = TypeVar("State", bound=str)
 
 BREAKERS = ("closed", "partly_open", "half_open", "open")
 STATUSES = (Status.ACTIVE, Status.DRAINING, Status.SUSPENDED, Status.DOWN)
@@ -48,7 +51,7 @@ def _node(seen: Sequence[MonitorNode]) -> MonitorNode:
         p50_us=max(node.p50_us for node in seen),
         p95_us=max(node.p95_us for node in seen),
         in_flight=max(node.in_flight for node in seen),
-        breaker=max((node.breaker for node in seen), key=BREAKERS.index),
+        breaker=_worst(node.breaker for node in seen),
         coverage=_share((node.coverage, node.requests_per_second) for node in seen),
         error_rate=_share((node.error_rate, node.requests_per_second) for node in seen),
         load=max(node.load for node in seen),
@@ -59,13 +62,21 @@ def _instance(seen: Sequence[MonitorInstance]) -> MonitorInstance:
     return MonitorInstance(
         instance=seen[0].instance,
         status=max((one.status for one in seen), key=STATUSES.index),
-        breaker=max((one.breaker for one in seen), key=BREAKERS.index),
+        breaker=_worst(one.breaker for one in seen),
         latency_us=max(one.latency_us for one in seen),
         misses=max(one.misses for one in seen),
         in_flight=max(one.in_flight for one in seen),
         failure_share=max(one.failure_share for one in seen),
         load=max(one.load for one in seen),
     )
+
+
+def _worst(states: Iterable[State]) -> State:
+    return max(states, key=_rank)
+
+
+def _rank(state: str) -> int:
+    return BREAKERS.index(state)
 
 
 def _share(shares: Iterable[tuple[float | None, float]]) -> float | None:
