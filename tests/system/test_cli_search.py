@@ -181,6 +181,9 @@ def test_matches_are_marked_on_a_terminal(here: Fabric) -> None:
     assert "\x1b[1;4mchoir\x1b[0m" in plain, "without colour a match is underlined"
     title = on_a_terminal(here, "search", "psalm", "-n", "1", NO_COLOR="1")
     assert "\x1b[1;4mPsalm\x1b[0m" in title, "also in a title, which is bold as a whole"
+    dumb = on_a_terminal(here, "search", "choir", "-n", "1", TERM="dumb")
+    assert "*choir*" in dumb
+    assert "\x1b" not in dumb
     narrow = on_a_terminal(here, "search", "choirs", "-n", "1", COLUMNS="40")
     assert "Psalm" in narrow
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
@@ -87,6 +88,10 @@ def _cut(snippet: str, terms: Sequence[str], room: int) -> str:
 def _marked(text: str, terms: Sequence[str], style: str) -> Text:
     """Return a text with the question's words in it marked; the text is made harmless first, so places stay true."""
     clean = line(text)
+    if os.environ.get("TERM") == "dumb":  # which shows no style at all
+        for start, end in sorted(analyser.default().spans(clean, terms), reverse=True):
+            clean = f"{clean[:start]}*{clean[start:end]}*{clean[end:]}"
+        return Text(clean)
     marked = Text(clean, style=style)
     mark = MARK if has_colour() else MARK_WITHOUT_COLOUR
     for start, end in analyser.default().spans(clean, terms):

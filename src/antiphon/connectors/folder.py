@@ -17,7 +17,7 @@ from contextlib import aclosing
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 from urllib.parse import quote
 
 import structlog
@@ -214,11 +214,10 @@ class Folder(Indexed):
         return f"{self.url_base.rstrip('/')}/{quote(os.fsencode(file))}"
 
 
-def _reason(errors: BaseException) -> str:
+def _reason(errors: ExceptionGroup[Exception]) -> str:
     """Return what the first error of a group of groups says."""
-    while isinstance(errors, BaseExceptionGroup):
-        errors = errors.exceptions[0]
-    return str(errors)
+    first = errors.exceptions[0]
+    return _reason(cast("ExceptionGroup[Exception]", first)) if isinstance(first, ExceptionGroup) else str(first)
 
 
 def _files(folder: Path, root: Path) -> Iterator[tuple[Path, os.stat_result]]:
