@@ -203,3 +203,34 @@ async def test_one_bad_instance_of_three_is_avoided(fleet: Fleet) -> None:
         answer = await client.search("whales", balancer="round_robin")
         assert line_of(answer, "blog") == (Outcome.ANSWERED, None)
         assert answer.nodes[0].instance in ("one", "two") or bad.asked > 5, "only a probe asks it"
+
+
+async def test_an_instance_that_left_leaves_no_breaker_behind(fleet: Fleet) -> None:
+    roles = [await fleet.master("master"), await fleet.master("master-two")]
+    client = await fleet.client("ops")
+    node = await fleet.node("blog", handler(Moody()))
+    await until(lambda: all("blog" in role.view.current.nodes for role in roles))
+    async with asyncio.timeout(20):
+        while not all(state_of(role, "blog") is State.OPEN for role in roles):
+            await client.search("whales", nodes=["blog"])
+    await node.stop()
+    await until(lambda: not any("blog" in role.view.current.nodes for role in roles))
+    await until(lambda: all(state_of(role, "blog") is State.CLOSED for role in roles))
+    assert (await client.breakers()).breakers == ()
+
+    await fleet.node("blog", found("a"))
+    answer = await client.search("whales")
+    assert line_of(answer, "blog") == (Outcome.ANSWERED, None), "a new one starts anew"
+
+
+async def test_what_a_hand_holds_outlives_a_restart_of_the_node(fleet: Fleet) -> None:
+    role, client = await fleet.master(), await fleet.client("ops")
+    node = await fleet.node("blog", found("a"))
+    await client.breaker("open", "blog")
+    await node.stop()
+    await until(lambda: "blog" not in role.view.current.nodes)
+    await fleet.node("blog", found("a"))
+    assert line_of(await client.search("whales"), "blog") == (Outcome.SKIPPED, "open")
+    await client.register("ghost")
+    with pytest.raises(UnknownNode):
+        await client.breaker("open", "ghost")

@@ -164,8 +164,9 @@ class BreakerActor(Actor):
         asked = call.message
         node = self.registry.current.nodes.get(asked.node)
         instances = (asked.instance,) if asked.instance else (node.instances if node is not None else ())
-        if node is None or not set(instances) <= set(node.instances):
-            raise UnknownNode(f"no node {asked.node!r} with that instance is registered; `antiphon node ls` lists them")
+        if node is None or not instances or not set(instances) <= set(node.instances):
+            which = "an instance" if asked.instance is None else f"the instance {asked.instance!r}"
+            raise UnknownNode(f"no node {asked.node!r} with {which} is registered; `antiphon node ls` lists them")
         for instance in instances:
             key = (asked.node, instance, asked.verb)
             event = Handled(Verb(asked.order), call.caller, self.bus.clock.wall_ms())
@@ -191,6 +192,8 @@ class BreakerActor(Actor):
         except msgspec.DecodeError as error:
             log.warning("breaker.record_unreadable", key=entry.key, error=str(error)[:200])
             return
+        if record is None and key not in self.breakers.breakers:
+            return  # the end of one that is forgotten already
         self.breakers.step(key, Heard(record, entry.revision, is_read=is_read), self.bus.clock.now_ms())
 
     async def _carry_out(self, key: Key, effects: Iterable[Effect], *, must: bool = False) -> None:
@@ -249,20 +252,37 @@ class BreakerActor(Actor):
 
     async def _tick(self) -> None:
         now_ms = self.bus.clock.now_ms()
-        self._forget_who_left()
+        await self._forget_who_left()
         for key in self.breakers.due(now_ms):
             node = self.registry.current.nodes.get(key[0])
             if node is not None and key[1] in node.active:  # one that is down or suspended is not asked
                 await self._carry_out(key, self.breakers.claim(key, now_ms))
         self.tell_after(TICK_MS, self._tick)
 
-    def _forget_who_left(self) -> None:
+    async def _forget_who_left(self) -> None:
+        """Forget instances that the registry no longer knows, in the bucket, too: a new one of that name starts anew.
+
+        What a hand holds stays, so that a restart of the program behind a node does not undo it.
+        """
         if self.registry.current is self._seen:
             return
         self._seen = self.registry.current
         known = {(node.node, instance) for node in self._seen.nodes.values() for instance in node.instances}
-        for node, instance in {key[:2] for key in self.breakers.counts} - known:
-            self.breakers.forget(node, instance)
+        for key in [key for key in self.breakers.counts.keys() | self.breakers.breakers if key[:2] not in known]:
+            breaker = self.breakers.breakers.get(key, Breaker())
+            if breaker.record is not None and breaker.record.holds_ms is None:
+                continue
+            if breaker.record is not None and not await self._drop(key, breaker.revision):
+                continue
+            self.breakers.forget(*key[:2])
+
+    async def _drop(self, key: Key, revision: int) -> bool:
+        try:
+            await self._kv.drop(".".join(key), revision)
+        except NotConnected:
+            self._seen = None  # at the next tick again
+            return False
+        return True
 
     async def _ping_if_idle(self, key: Key) -> None:
         """Probe an instance that no search has come by for, so that an idle node comes back, too."""
