@@ -70,6 +70,9 @@ class Peer:
     acks: list[tuple[Swap, int | None]] = field(default_factory=list[tuple[Swap, int | None]])
     asking: Probe | None = None
     in_a_row: int = 0
+    called: int = 0
+    failed: int = 0
+    """Since its last transition; the window of the rate holds no more."""
 
     def __post_init__(self) -> None:
         self.breakers = Breakers(self.name, POLICY)
@@ -108,7 +111,7 @@ class Fleet(RuleBasedStateMachine):
         before = peer.breakers.breakers.get(KEY, Breaker()).state
         self.carry_out(peer, peer.breakers.step(KEY, Heard(record, revision, age_ms, is_read), self.clock(peer)))
         if peer.breakers.breakers.get(KEY, Breaker()).state is not before:
-            peer.in_a_row = 0
+            peer.in_a_row = peer.called = peer.failed = 0
 
     masters = st.integers(0, 2)
 
@@ -123,12 +126,15 @@ class Fleet(RuleBasedStateMachine):
             if not eligible(peer.breakers.view, *KEY[::2], (KEY[1],)):
                 return
             now_ms = self.clock(peer)
+            peer.called += ending in (FAILED, SUCCEEDED)
             if ending is FAILED:
                 peer.in_a_row += 1
+                peer.failed += 1
             elif ending is SUCCEEDED:
                 peer.in_a_row = 0
             effects = peer.breakers.ended(KEY, ending, now_ms, now_ms, self.now_ms)
-            if any(isinstance(effect, Swap) for effect in effects):
+            reasons = {one.record.reason for one in effects if isinstance(one, Swap) and one.record is not None}
+            if Reason.FAILURES in reasons:  # else it is the error rate, which interleaved failures reach
                 assert peer.in_a_row >= POLICY.failures_max, "never open with fewer failures than required"
             self.carry_out(peer, effects)
 
