@@ -199,6 +199,8 @@ class Node:
 
     async def serve(self, nats: str | None = None, *, context: str | None = None, data: Path | None = None) -> None:
         """Start, and serve until SIGINT or SIGTERM or until this task is cancelled; then stop cleanly."""
+        if self._search is None:
+            log.warning("node.no_handler", node=self.name)
         await self.start(nats, context=context, data=data)
         assert self._running is not None
         told = asyncio.Event()

@@ -169,7 +169,7 @@ def refreshed(before: RegistryView, state: State, cards: Cards, changed: Iterabl
             nodes[node] = _node_view(node, card, own)
         else:
             nodes.pop(node, None)
-    return _shown(nodes if len(nodes) == len(before.nodes) else dict(sorted(nodes.items())))
+    return _shown(nodes if nodes.keys() == before.nodes.keys() else dict(sorted(nodes.items())))
 
 
 def listing(state: State, cards: Cards, now_ms: int) -> tuple[NodeEntry, ...]:
