@@ -189,7 +189,8 @@ class Settings(BaseSettings):
 
     def retries(self) -> RetryBounds:
         """Return the limits of asking again."""
-        return RetryBounds(attempts_max=self.retry_attempts_max, share_permille=self.retry_permille)
+        permille = self.retry_permille
+        return RetryBounds(self.retry_attempts_max, share_permille=permille, per_s_min=1 if permille else 0)
 
     def door(self) -> DoorBounds:
         """Return whom a master lets in."""
