@@ -16,7 +16,7 @@ import pytest
 from antiphon import Hit, SearchAnswer
 from antiphon.errors import HandlerFailed, NoResponders, NotConnected, OutOfBudget, UnknownNode
 from antiphon.messages.facts import InstanceChanged, SearchFinished
-from antiphon.testing import TestFleet, found, virtual_run
+from antiphon.testing import TestFleet, VirtualLoop, found, virtual_run
 
 Story = Callable[[TestFleet], Awaitable[None]]
 OPEN = {"breaker_failures_max": 10**6, "breaker_rate_calls_min": 10**6, "hedge_permille": 0}
@@ -195,6 +195,23 @@ def test_who_is_disconnected_knows_it_and_comes_back() -> None:
         with fleet.faults.disconnect(), pytest.raises(NotConnected):
             await fleet.search("whales")
         assert (await fleet.search("whales")).complete
+
+    told(story, **OPEN)
+
+
+def test_silence_that_a_master_could_not_hear_is_nobodys() -> None:
+    async def story(fleet: TestFleet) -> None:
+        changes = await fleet.heard(InstanceChanged)
+        with fleet.faults.disconnect():
+            await fleet.sleep_ms(60_000)
+        assert (await fleet.search("whales")).complete
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop._now_ns += 60 * 10**9  # the machine slept
+        await fleet.sleep_ms(1)
+        assert (await fleet.search("whales")).complete
+        await fleet.sleep_ms(10_000)
+        assert changes == [], "nobody was called down"
 
     told(story, **OPEN)
 

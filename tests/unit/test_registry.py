@@ -9,7 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from antiphon.decide.registry import Patience, State, entry, heard, listing, refreshed, removed, ticked, view, written
+from antiphon.decide.registry import (
+    Patience,
+    State,
+    deaf,
+    entry,
+    heard,
+    listing,
+    refreshed,
+    removed,
+    ticked,
+    view,
+    written,
+)
 from antiphon.messages.card import NodeCard, Wish
 from antiphon.messages.lane import Load
 from antiphon.messages.registry import NodeRecord, Status
@@ -59,6 +71,13 @@ def test_silence_is_forgotten_at_last() -> None:
     assert changes == [("blog", "a", "forgotten")]
     assert state == {}
     assert heard(state, ("blog", "a"), 60_001) == ({}, []), "a heartbeat of the forgotten is nobody's"
+
+
+def test_what_could_not_be_heard_is_no_silence() -> None:
+    state = deaf(joined(("blog", "a")), 59_000, 59_000)
+    assert ticked(state, 59_000 + 2_999, PATIENCE)[1] == []
+    assert ticked(state, 59_000 + 3_000, PATIENCE)[1] == [("blog", "a", "down")]
+    assert deaf(state, 10_000, 60_000)["blog", "a"].heard_at_ms == 60_000, "and nobody is heard in the future"
 
 
 def test_the_newest_record_speaks_for_the_node() -> None:

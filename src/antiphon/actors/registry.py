@@ -55,6 +55,8 @@ ATTEMPTS_MAX = 16
 """Races that a change of a card may lose; each is lost to another master's change, so this many are a quarrel."""
 WATCH_LAG_MS_MAX = 500
 """How long to wait for the watch to report what is in the bucket already; it takes about one millisecond."""
+LATE_MIN = 1.5
+"""A look at who is silent that comes later than so many heartbeats after the last says that this master was away."""
 LISTING_BYTES_MAX = 900_000
 """A listing ends here and says where to go on; a NATS message holds 1 MB."""
 
@@ -85,6 +87,7 @@ class Registry(Actor):
         self._editing = asyncio.Lock()
         self._reported = asyncio.Event()
         self._own: set[registry.Key] = set()
+        self._ticked_ms = 0
         self._bucket: KeyValue | None = None
         self._watch: Watch | None = None
 
@@ -93,6 +96,7 @@ class Registry(Actor):
         self._bucket = await self.bus.transport.key_value(registry_of(self.bus.prefix))
         self._watch = await self._bucket.watch(self._changed)
         self.view.replace(registry.view(self._state, self._cards))
+        self._ticked_ms = self.bus.clock.now_ms()
         self.tell_after(self.patience.heartbeat_ms, self._tick)
 
     async def stop(self, *, is_crashed: bool = False) -> None:
@@ -253,7 +257,13 @@ class Registry(Actor):
         self._apply(registry.written(self._state, record, self.bus.clock.now_ms()), is_told=is_told)
 
     async def _tick(self) -> None:
-        after, changes = registry.ticked(self._state, self.bus.clock.now_ms(), self.patience)
+        now_ms, heartbeat_ms = self.bus.clock.now_ms(), self.patience.heartbeat_ms
+        since_ms, self._ticked_ms = now_ms - self._ticked_ms, now_ms
+        if not self.bus.transport.is_connected:
+            self._state = registry.deaf(self._state, since_ms, now_ms)
+        elif since_ms > heartbeat_ms * LATE_MIN:  # this process stood still, and has not read what came meanwhile
+            self._state = registry.deaf(self._state, since_ms - heartbeat_ms, now_ms)
+        after, changes = registry.ticked(self._state, now_ms, self.patience)
         # before anything is awaited: what the bucket reports meanwhile must not be overwritten
         self._apply((after, changes), is_told=True)
         for node, instance, change in changes:

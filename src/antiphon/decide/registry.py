@@ -152,6 +152,11 @@ def ticked(state: State, now_ms: int, patience: Patience) -> tuple[State, list[C
     return (after if changes else state), changes
 
 
+def deaf(state: State, deaf_ms: int, now_ms: int) -> State:
+    """Return the state after this master could hear nobody for so long: that was no silence of theirs."""
+    return {key: replace(one, heard_at_ms=min(now_ms, one.heard_at_ms + deaf_ms)) for key, one in state.items()}
+
+
 def view(state: State, cards: Cards) -> RegistryView:
     """Return the snapshot that the hot path reads."""
     return _shown({node: _node_view(node, card, own) for node, card, own in _nodes(state, cards)})
