@@ -122,6 +122,25 @@ def test_whoever_waits_for_a_node_that_leaves_and_comes_back_is_not_forgotten() 
     assert book.of("blog").bulkhead.in_flight == 2
 
 
+def test_who_loses_to_its_hedge_is_known_to_be_slow() -> None:
+    book = Book()
+    book.ask(BLOG)
+    for at, (took_us, is_answered) in enumerate([(20_000, True), (60_000, False), (10_000, False)]):
+        leg = book.dispatch.started("blog", "a", 0, at, is_probe=False)
+        if is_answered:
+            book.dispatch.ended(leg, None, took_us, at)
+        else:
+            book.dispatch.abandoned(leg, took_us, at)
+    assert 20_000 < book.of("blog").loads["a"].latency_us < 60_000, "a longer wait raises it, a shorter one does not"
+
+
+def test_who_was_left_at_once_is_not_known_to_be_fast() -> None:
+    book = Book()
+    book.ask(BLOG)
+    book.dispatch.abandoned(book.dispatch.started("blog", "a", 0, 0, is_probe=False), 300, 0)
+    assert book.of("blog").loads["a"].latency_us == 0
+
+
 def test_a_request_ends_once_and_teaches_once() -> None:
     book = Book()
     (asked,) = book.ask(BLOG)

@@ -244,8 +244,9 @@ class Dispatch:
         if leg.is_over:
             return
         leg.is_over = True
-        leg.flight.abandoned()
-        leg.of.bound.timed_out(now_us - leg.began_us, now_ms)
+        waited_us = now_us - leg.began_us
+        leg.flight.abandoned(waited_us, now_ms)
+        leg.of.bound.timed_out(waited_us, now_ms)
         if leg.is_probe:
             self.judges.probed((leg.of.node, leg.instance, SEARCH), Ending.ABANDONED)
 

@@ -27,6 +27,8 @@ FADE_MS = 10_000
 SHUN_MS = 100
 SHUN_MS_MAX = 10_000
 """After the first failure, and after many in a row."""
+LEFT_US_MIN = 10_000
+"""Of an instance that nobody has measured, a shorter wait that was ended says nothing: its asker left at once."""
 TOLD_MS_MAX = 3_000
 """What an instance told is used for as long as three heartbeats."""
 
@@ -103,11 +105,16 @@ class Flight:
             if took_us > load.latency_us:
                 _measure(load, took_us, now_ms)
 
-    def abandoned(self) -> None:
-        """End without learning anything: cancelled, or its hedge won."""
+    def abandoned(self, waited_us: int = 0, now_ms: int = 0) -> None:
+        """End without an answer: cancelled, or its hedge won. It takes at least as long as was waited for it.
+
+        Were that not learned, an instance that always loses to its hedges would keep the estimate of better days.
+        """
         if not self.is_over:
             self.is_over = True
             self._load.in_flight -= 1
+            if waited_us > (self._load.latency_us or LEFT_US_MIN):
+                _measure(self._load, waited_us, now_ms)
 
     def __enter__(self) -> Self:
         return self
