@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from random import Random
+
+import structlog
 
 from benchmarks import report
 from benchmarks.chaos.blows import Blow, Chaos, chaos
 from benchmarks.report import Goal
+
+COLUMNS = ("blow", "times", "well after s", "at most s", "searches", "missing in partial answers")
 
 
 async def strike_on(made: Chaos, minutes: float, seed: int, *, as_json: bool) -> list[Blow]:
@@ -58,11 +64,17 @@ def rows(struck: list[Blow]) -> list[tuple[object, ...]]:
     for name in sorted({blow.name for blow in struck}):
         own = [blow for blow in struck if blow.name == name]
         times = [blow.recovered_s for blow in own]
-        tally = {code: sum(blow.tally.get(code, 0) for blow in own) for blow in own for code in blow.tally}
-        lines.append(
-            (name, len(own), statistics.median(times), max(times), ", ".join(f"{c} {n}" for c, n in tally.items()))
-        )
+        tally, gaps = Counter[str](), Counter[str]()
+        for blow in own:
+            tally.update(blow.tally)
+            gaps.update(blow.gaps)
+        lines.append((name, len(own), statistics.median(times), max(times), listed(tally), listed(gaps)))
     return lines
+
+
+def listed(counts: Counter[str]) -> str:
+    """Return counts as a line, most first."""
+    return ", ".join(f"{what} {count}" for what, count in counts.most_common())
 
 
 async def measure(given: argparse.Namespace) -> int:
@@ -71,7 +83,7 @@ async def measure(given: argparse.Namespace) -> int:
         async with chaos(Path(data), given.seed) as made:
             struck = await strike_on(made, 0 if given.quick else given.minutes, given.seed, as_json=given.json)
     if not given.json:
-        report.table(f"seed {given.seed}", ("blow", "times", "well after s", "at most s", "searches"), rows(struck))
+        report.table(f"seed {given.seed}", COLUMNS, rows(struck))
         for text in made.load.wrong[:10]:
             print(text)
     return report.finish("chaos", report.environment("antiphon"), goals(struck, made), as_json=given.json)
@@ -84,6 +96,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="each blow once")
     parser.add_argument("--seed", type=int, default=1, help="of the order, the times and the questions")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     return asyncio.run(measure(parser.parse_args()))
 
 
