@@ -17,7 +17,7 @@ import pytest
 
 from antiphon import Client, SearchAnswer
 from antiphon.bus.protocol import Delivery
-from antiphon.errors import AntiphonError
+from antiphon.errors import AntiphonError, Malformed
 from antiphon.responder import NodeBounds
 from fabrics import NatsFabric, until
 from fleet import Fleet, fleet_on, found
@@ -293,3 +293,40 @@ async def test_nodes_come_back_even_when_the_server_lost_its_data(fleet: Fleet, 
     await until(lambda: set(later.view.current.nodes) == {"blog", "shop"})
     answer = await client.search("whales")
     assert (answer.complete, answer.coverage.expected) == (True, 2)
+
+
+async def test_what_an_operator_holds_survives_a_server_that_lost_its_data_and_can_be_let_go(
+    nats_fabric: NatsFabric,
+) -> None:
+    async with fleet_on(nats_fabric, heartbeat_ms=100) as fleet:
+        await fleet.master()
+        await fleet.master("master-2")
+        await fleet.node("docs", found("whale songs"))
+        operator = await fleet.client("ops")
+        await operator.breaker("open", "docs")
+
+        async def codes() -> set[str | None]:
+            answers = [await operator.search("whales", deadline_ms=2_000) for _ in range(6)]
+            return {answer.nodes[0].code for answer in answers}
+
+        async def settled(expected: set[str | None]) -> None:
+            async with asyncio.timeout(20):
+                while True:
+                    with suppress(AntiphonError):
+                        if await codes() == expected:
+                            return
+
+        await settled({"open"})
+        await nats_fabric.lose()
+        assert nats_fabric.server is not None
+        shutil.rmtree(nats_fabric.server.data)
+        await nats_fabric.bring_back()
+        await settled({"open"})
+        async with asyncio.timeout(20):
+            while True:
+                with suppress(AntiphonError):
+                    await operator.breaker("reset", "docs")
+                    break
+        await settled({None})
+        with pytest.raises(Malformed):
+            await operator.breaker("open", "docs", verb="foo")

@@ -484,3 +484,17 @@ def test_an_instance_that_left_is_forgotten_with_its_counts() -> None:
 def test_a_trip_of_what_is_open_elsewhere_changes_nothing() -> None:
     held = Breaker(Record(State.CLOSED, Reason.HAND, "ops", 0, None), 4)
     assert step(held, Tripped(Reason.RATE, 0), 9, "m0", POLICY) == (held, ())
+
+
+def test_a_write_into_a_bucket_made_anew_is_read_again() -> None:
+    held = Record(State.OPEN, Reason.HAND, "ops", 0, None)
+    known = Breaker(record=held, revision=40)
+    reset, (swap,) = step(known, Handled(Verb.RESET, "ops", 0), 10, "m", POLICY)
+    assert isinstance(swap, Swap)
+    settled, effects = step(reset, Swapped(swap, 0), 20, "m", POLICY)
+    assert any(isinstance(effect, Reread) for effect in effects), "only a read knows what the new bucket holds"
+    closed, _ = step(settled, Heard(None, 0, is_read=True), 30, "m", POLICY)
+    assert closed.state is State.CLOSED
+    opened, (swap,) = step(closed, Handled(Verb.OPEN, "ops", 0), 40, "m", POLICY)
+    assert isinstance(swap, Swap)
+    assert step(opened, Swapped(swap, 1), 50, "m", POLICY)[0].state is State.OPEN

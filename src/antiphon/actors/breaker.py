@@ -36,10 +36,11 @@ from antiphon.decide.breaker import (
     Verb,
 )
 from antiphon.decide.breakers import Breakers, BreakerView
+from antiphon.decide.dispatch import SEARCH
 from antiphon.decide.ending import Ending, ending_of
 from antiphon.decide.failures import Key
 from antiphon.decide.registry import RegistryView
-from antiphon.errors import NotConnected, UnknownNode
+from antiphon.errors import Malformed, NotConnected, Overloaded, UnknownNode
 from antiphon.messages.base import Acknowledged
 from antiphon.messages.breakers import BreakerLine, BreakerList, BreakerListing, BreakerMoved, BreakerOrder
 from antiphon.runtime.actor import Actor, ActorBounds, answers
@@ -53,6 +54,10 @@ TICK_MS = 250
 IDLE_MS = 1_000
 """A granted probe that no search has taken within this is a ping's."""
 PING_BUDGET_MS = 1_000
+VERBS = (SEARCH,)
+"""What has breakers."""
+HAND_TRIES_MAX = 8
+"""Times that a reset by hand tries to be the last to write."""
 NOTHING_SHUT = BreakerView()
 
 
@@ -162,9 +167,15 @@ class BreakerActor(Actor):
     async def order(self, call: Call[BreakerOrder]) -> Acknowledged:
         """Move breakers by hand; a hand wins over whatever masters write."""
         asked = call.message
+        if asked.verb not in VERBS:
+            raise Malformed(f"{asked.verb!r} has no breakers; {', '.join(VERBS)} has")
         node = self.registry.current.nodes.get(asked.node)
-        instances = (asked.instance,) if asked.instance else (node.instances if node is not None else ())
-        if node is None or not instances or not set(instances) <= set(node.instances):
+        known = {
+            instance for name, instance, verb in self.breakers.breakers if (name, verb) == (asked.node, asked.verb)
+        }
+        known |= set(node.instances if node is not None else ())
+        instances = [asked.instance] if asked.instance else sorted(known)
+        if not instances or not known.issuperset(instances):
             which = "an instance" if asked.instance is None else f"the instance {asked.instance!r}"
             raise UnknownNode(f"no node {asked.node!r} with {which} is registered; `antiphon node ls` lists them")
         for instance in instances:
@@ -183,8 +194,24 @@ class BreakerActor(Actor):
     def _changed(self, entry: Entry) -> None:
         """Take a change of the bucket; it is short and does not wait, so it needs no turn in the mailbox."""
         key = _key_of(entry.key)
-        if key is not None:
+        if key is None:
+            return
+        known = self.breakers.breakers.get(key, Breaker())
+        if entry.is_lost:
+            self._hear(key, Entry(entry.key, None, 0), is_read=True)
+            if known.record is not None and known.record.holds_ms is None:
+                self.tell(partial(self._write_back, entry.key, known.record))
+        elif entry.value is not None and entry.revision < known.revision:
+            self.tell(partial(self._reread, key))  # late word, or a bucket that was made anew
+        else:
             self._hear(key, entry, is_read=False)
+
+    async def _write_back(self, name: str, held: Record) -> None:
+        """Give the bucket back what an operator holds and its server has lost; another master may be first."""
+        try:
+            await self._kv.update(name, msgspec.json.encode(held), 0)
+        except NotConnected:
+            self.tell_after(TICK_MS, partial(self._write_back, name, held))
 
     def _hear(self, key: Key, entry: Entry, *, is_read: bool) -> None:
         try:
@@ -231,8 +258,13 @@ class BreakerActor(Actor):
             return await (kv.put(name, data) if swap.revision is None else kv.update(name, data, swap.revision))
         if swap.revision is not None:
             return await kv.drop(name, swap.revision)
-        entry = await kv.get(name)  # by hand: whatever is there
-        return 0 if entry is None else await kv.drop(name, entry.revision)
+        for _ in range(HAND_TRIES_MAX):  # by hand: whatever is there, and whoever writes meanwhile
+            entry = await kv.get(name)
+            if entry is None:
+                return 0
+            if (revision := await kv.drop(name, entry.revision)) is not None:
+                return revision
+        raise Overloaded(f"other masters keep writing {name}; try again", retry_after_ms=TICK_MS)
 
     async def _reread(self, key: Key) -> None:
         name = ".".join(key)
@@ -262,7 +294,7 @@ class BreakerActor(Actor):
     async def _forget_who_left(self) -> None:
         """Forget instances that the registry no longer knows, in the bucket, too: a new one of that name starts anew.
 
-        What a hand holds stays, so that a restart of the program behind a node does not undo it.
+        What a hand holds goes with its instance; `antiphon node suspend` is what outlives a restart.
         """
         if self.registry.current is self._seen:
             return
@@ -270,13 +302,15 @@ class BreakerActor(Actor):
         known = {(node.node, instance) for node in self._seen.nodes.values() for instance in node.instances}
         for key in [key for key in self.breakers.counts.keys() | self.breakers.breakers if key[:2] not in known]:
             breaker = self.breakers.breakers.get(key, Breaker())
-            if breaker.record is not None and breaker.record.holds_ms is None:
-                continue
-            if breaker.record is not None and not await self._drop(key, breaker.revision):
-                continue
+            if breaker.record is not None:
+                if not await self._drop(key, breaker.revision):
+                    continue
+                if breaker.state is not State.CLOSED:
+                    self._tell(key, State.CLOSED, Reason.LEFT)
             self.breakers.forget(*key[:2])
 
     async def _drop(self, key: Key, revision: int) -> bool:
+        """Return whether the record is gone from the bucket now, by whomever."""
         try:
             await self._kv.drop(".".join(key), revision)
         except NotConnected:

@@ -15,7 +15,7 @@ COLUMNS = ("node", "instance", "verb", "state", "reason", "by", "probes")
 STYLES = {"open": "red", "half_open": "yellow", "closed": "green"}
 DONE = {
     "reset": "reset: calls pass, and failures open them again",
-    "open": "held open: {node} is not asked until `antiphon breaker reset {node}`",
+    "open": "held open: these instances of {node} are not asked until `antiphon breaker reset {node}`",
     "close": "held closed: failures open nothing until `antiphon breaker reset {node}`",
 }
 

@@ -79,6 +79,8 @@ class Reason(StrEnum):
     RATE = "error_rate"
     PROBE = "probe"
     HAND = "by_hand"
+    LEFT = "left"
+    """Its instance has left; told, never stored."""
 
 
 class Verb(StrEnum):
@@ -335,9 +337,11 @@ def _swapped(breaker: Breaker, event: Swapped, now_ms: int, policy: BreakerPolic
     settled = replace(breaker, pending=None)
     if revision is None:
         return settled, (ProbeRefused(), Reread()) if is_claim else (Reread(),)
+    told = _told(swap, now_ms)
     if revision > breaker.revision:
         settled = replace(settled, record=swap.record, revision=revision, since_ms=now_ms)
-    told = _told(swap, now_ms)
+    else:  # heard of already, or a reset that found nothing, or the bucket was made anew: only a read knows
+        told = (*told, Reread())
     if not is_claim:
         return settled, told
     until_ms = swap.sent_ms + policy.probe_ms

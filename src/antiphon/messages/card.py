@@ -45,7 +45,7 @@ class CardFields(BaseModel):
         default=None, ge=1, le=100_000, description="requests in flight at once; default: the master's"
     )
     rate_per_minute: int | None = Field(
-        default=None, ge=1, le=100_000_000, description="requests a minute; default: the master's"
+        default=None, ge=1, le=100_000_000, description="requests a minute of each master; default: no limit"
     )
 
 
