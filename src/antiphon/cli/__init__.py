@@ -110,6 +110,8 @@ def told(error: Any) -> int:
 
     say(f"antiphon: {error.code}: {safe.line(error.text)}")
     hint = exits.HINTS.get(error.code, "")
+    if error.retry_after_ms:
+        hint = f"try again in {max(1, round(error.retry_after_ms / 1_000))} s"
     if hint and "antiphon up" not in error.text:
         say(f"antiphon: {hint}")
     return exits.of_error(error)
