@@ -175,8 +175,10 @@ class Dispatch:
         candidates = breakers.eligible(shut, name, SEARCH, active)
         if not candidates and (name, SEARCH) not in shut.shut:
             return _unasked(node)
-        if candidates and book.rate is not None and (verdict := self._rates.judge(name, book.rate, now_ms)).retry_after_ms:
-            return Expected(name, (), code="overloaded", text=f"its rate is used up for {verdict.retry_after_ms} ms")
+        if candidates and book.rate is not None:
+            after_ms = self._rates.judge(name, book.rate, now_ms).retry_after_ms
+            if after_ms:
+                return Expected(name, (), code="overloaded", text=f"its rate is used up for {after_ms} ms")
         turn = book.bulkhead.enter((waiter, at), now_ms + left_ms, now_ms).turn
         if turn is Turn.REFUSE:
             return Expected(name, (), code="overloaded", text="its compartment and the queue before it are full")
