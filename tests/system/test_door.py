@@ -114,3 +114,25 @@ async def test_a_full_compartment_makes_searches_wait_their_turn(tmp_path: Path)
         assert sum(answer.coverage.answered for answer in answers) == 5, "two ran, three waited and ran"
         again = [await client.search("whales") for _ in range(3)]
         assert all(answer.complete for answer in again), "no place has leaked"
+
+
+async def test_a_node_that_has_answered_has_room_again_while_a_slow_one_is_waited_for(tmp_path: Path) -> None:
+    asked, gate = asyncio.Event(), asyncio.Event()
+
+    async def stuck(_query: Any) -> list[Any]:
+        asked.set()
+        await gate.wait()
+        return []
+
+    async with fleet_with("memory", tmp_path, caller_per_minute=0, node_parallel_max=1) as fleet:
+        await fleet.master()
+        await fleet.node("fast", found("whale"))
+        await fleet.node("stuck", stuck)
+        client = await fleet.client()
+        slow = asyncio.ensure_future(client.search("whales", deadline_ms=20_000))
+        await asked.wait()
+        answer = await client.search("whales", nodes=["fast"], deadline_ms=2_000)
+        assert answer.complete, "one slow node must not keep the others' places"
+        assert not slow.done()
+        gate.set()
+        assert (await slow).complete

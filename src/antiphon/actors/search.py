@@ -29,7 +29,7 @@ from antiphon.decide.select import Requirement, select
 from antiphon.errors import AntiphonError, OutOfBudget
 from antiphon.messages.lane import NodeCancel, NodeSearch
 from antiphon.messages.search import Outcome, SearchAsk
-from antiphon.messages.wire import WireCoverage, WireLine, decode_found
+from antiphon.messages.wire import WireCoverage, WireFound, WireLine, decode_found
 from antiphon.node import Node
 from antiphon.runtime.views import View
 
@@ -119,7 +119,6 @@ class Search:
         self._legs: list[Leg] = []
         self._entered = {at for at, one in enumerate(self.expected) if one.instances and not one.is_waiting}
         """Lines that hold a place in their node's compartment."""
-        self._is_contended = any(one.is_waiting for one in self.expected)
         self._timer: Timer | None = None
         self.replies: list[NodeReply] = []
         self._payloads: list[tuple[str, bytes]] = []
@@ -273,8 +272,12 @@ class Search:
                 dispatch.abandoned(self._legs[slot], now_us, now_ms)
             self._lost.append(ask)
         for at in [at for at in self._entered if lines[at].outcome is not None]:
-            self._entered.discard(at)
-            dispatch.left(lines[at].node, now_ms)
+            self._leave(at, now_ms)
+
+    def _leave(self, at: int, now_ms: int) -> None:
+        """Give the place in a node's compartment to whoever waits for it."""
+        self._entered.discard(at)
+        self.ground.dispatch.left(self.gathering.lines[at].node, now_ms)
 
     def _was_cut_off(self) -> bool:
         """Whether this master's own connection was lost meanwhile: then silence says nothing about a node."""
@@ -325,17 +328,22 @@ class Search:
                     leg.of.loads.told(leg.instance, load.in_flight, load.latency_us, now_ms)
                 at = gathering.answered(slot, len(found.hits), now_us)
                 if at is not None:
-                    node = gathering.lines[at].node
-                    self.replies.append(NodeReply(node, found))
-                    if self.call.message.paged:
-                        self._payloads.append((node, data))
-                    if clipped:
-                        self.flags[node] = ("hits_clipped",)
+                    self._keep(gathering.lines[at].node, found, data, is_clipped=clipped > 0)
         if error is not None:
             dispatch.ended(leg, error.code, now_us, now_ms)
             self._on_failure(slot, error, now_us, now_ms)
-        if gathering.is_over or gathering.hedged or self._again or self._is_contended:
+        owner = gathering.owner(slot)
+        if owner in self._entered and gathering.lines[owner].outcome is not None:
+            self._leave(owner, now_ms)  # now, not when the slowest of the others has answered
+        if gathering.is_over or gathering.hedged or self._again:
             self._wake()
+
+    def _keep(self, node: str, found: WireFound, data: bytes, *, is_clipped: bool) -> None:
+        self.replies.append(NodeReply(node, found))
+        if self.call.message.paged:
+            self._payloads.append((node, data))
+        if is_clipped:
+            self.flags[node] = ("hits_clipped",)
 
     def _on_failure(self, slot: int, error: AntiphonError, now_us: int, now_ms: int) -> None:
         def retry(attempts: int) -> int | None:

@@ -50,9 +50,6 @@ def alerts_of(prefix: str) -> Bucket:
     return replace(ALERTS, name=f"{prefix}-alerts")
 
 
-BUCKETS: Final = (REGISTRY, BREAKERS, ALERTS)
-
-
 def counters_of(prefix: str) -> CounterStream:
     """Return the counters of one fabric: one subject a caller and window, kept for two windows."""
     return CounterStream(f"{prefix}-counters", f"{prefix}.v1.limit.count.>", keep_ms=180_000, counters_max=200_000)

@@ -193,6 +193,10 @@ class Gathering:
             self._end(line, Outcome.FAILED, code, text)
         return None
 
+    def owner(self, slot: int) -> int:
+        """Return the index of the line that an ask was for."""
+        return self._owners[slot]
+
     def is_first(self, ask: Ask) -> bool:
         """Whether it is the first ask of its node."""
         return self.lines[ask.at].attempts == 1
