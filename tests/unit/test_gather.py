@@ -221,6 +221,14 @@ def test_the_hedge_that_answers_first_wins_and_the_other_is_cancelled() -> None:
     assert gathering.answered(0, 5, 160) is None, "hits are counted once"
 
 
+def test_a_node_that_says_that_the_time_was_too_short_has_timed_out() -> None:
+    gathering = Gathering([Expected("blog", ("one",))])
+    gathering.begin(0)
+    gathering.failed(0, "out_of_budget", "the deadline passed while it was worked on", 10)
+    assert gathering.counts[Outcome.TIMED_OUT] == 1
+    assert gathering.lines[0].text == "the deadline passed while it was worked on"
+
+
 def test_a_failed_first_does_not_end_a_node_whose_hedge_runs() -> None:
     gathering = Gathering([Expected("n", ("a", "b"), bound_us=1_000, hedge_us=100)])
     gathering.begin(0)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from antiphon.errors import OutOfBudget
 from antiphon.messages.search import Outcome
 
 PENDING = None
@@ -190,7 +191,8 @@ class Gathering:
             line.retry_at_us = now_us + again_us
             line.code, line.text = code, text
         else:
-            self._end(line, Outcome.FAILED, code, text)
+            # a node that says that the time was too short, an instant before its master notices, has timed out too
+            self._end(line, Outcome.TIMED_OUT if code == OutOfBudget.code else Outcome.FAILED, code, text)
         return None
 
     def owner(self, slot: int) -> int:
@@ -287,7 +289,7 @@ class Gathering:
         elif line.running or line.code is None:
             asked = [asked_us for owner, asked_us in zip(self._owners, self._asked_us, strict=True) if owner == at]
             line.took_us = now_us - min(asked, default=now_us)
-            self._end(line, Outcome.TIMED_OUT, "out_of_budget", text)
+            self._end(line, Outcome.TIMED_OUT, OutOfBudget.code, text)
         else:  # it had failed and was to be asked again
             self._end(line, Outcome.FAILED, line.code, line.text)
 
