@@ -45,12 +45,18 @@ class Clock(Protocol):
 
 
 class LoopClock:
-    """The clock of the running event loop: real on a real loop, virtual on a virtual one."""
+    """The clock of the running event loop: real on a real loop, virtual on a virtual one; one loop for each clock."""
+
+    def __init__(self) -> None:
+        self._time: Callable[[], float] | None = None
 
     def now_ms(self) -> int:
         """Return the loop's time in milliseconds."""
+        time_s = self._time
+        if time_s is None:  # asked once: finding the running loop is a system call, and this is asked 30 times a search
+            time_s = self._time = asyncio.get_running_loop().time
         # rounded: 2.042 times 1,000 is 2041.9999999999998, and no timer may fire in the millisecond before it is due
-        return round(asyncio.get_running_loop().time() * 1_000)
+        return round(time_s() * 1_000)
 
     def now_us(self) -> int:
         """Return monotonic microseconds; not the loop's time, which uvloop keeps in whole milliseconds."""
@@ -73,6 +79,7 @@ class VirtualClock(LoopClock):
     """The clock of a loop in virtual time: latencies and dates follow the loop too, so runs repeat exactly."""
 
     def __init__(self, epoch_ms: int = 1_750_000_000_000) -> None:
+        super().__init__()
         self._epoch_ms = epoch_ms
 
     def now_us(self) -> int:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import cast
+from itertools import repeat
+from typing import NamedTuple, cast
 
 import msgspec
 from pydantic import ValidationError
@@ -83,7 +84,8 @@ def encode(query: Query, result: Found, load: Load, *, bytes_max: int = NodeFoun
     """Return the reply's JSON and how many hits were left out because of the bounds on number and bytes."""
     ours = analyser.default().id
     comparable = query.analyser == ours and result.analyser in (None, ours)
-    hits = [_present(query, hit, comparable) for hit in result.hits[:HITS_MAX]]
+    terms = query.terms
+    hits = [_present(terms, hit, comparable) for hit in result.hits[:HITS_MAX]]
     statistics = None
     if comparable and result.statistics is not None:
         given = result.statistics
@@ -108,40 +110,40 @@ def _fitting(hits: list[PresentedHit], bytes_max: int) -> list[PresentedHit]:
     return fitting
 
 
-def _present(query: Query, hit: Hit, comparable: bool) -> PresentedHit:
-    title, text, snippet = hit.title, hit.text, hit.snippet
+def _present(terms: tuple[str, ...], hit: Hit, comparable: bool) -> PresentedHit:
+    title, text, snippet, given, digest = hit.title, hit.text, hit.snippet, hit.counts, hit.hash
     if snippet is None and text:
-        snippet = analyser.default().snippet(text, query.terms, SNIPPET_WIDTH)
+        snippet = analyser.default().snippet(text, terms, SNIPPET_WIDTH)
     tf: Sequence[int] | None = None
     length: int | None = None
-    if comparable:
-        if hit.counts is not None:
-            tf, length = hit.counts.tf, hit.counts.length
-        elif text:
-            counts, length = _counted(title, text)
-            tf = [counts.get(term, 0) for term in query.terms]
-        elif title or snippet:
-            counts, _ = _counted(title, snippet or "")
-            tf = [counts.get(term, 0) for term in query.terms]
+    seen = text or snippet
+    if not comparable or given is not None:
+        if given is not None and comparable:
+            tf, length = given.tf, given.length
+        if digest is None and seen:
+            digest = (_remembered_hash if len(seen) <= REMEMBERED_TEXT_MAX else content_hash)(title, seen)
+    elif title or seen:
+        counted = (_remembered if len(seen or "") <= REMEMBERED_TEXT_MAX else _count)(title, seen or "")
+        tf = list(map(counted.counts.get, terms, _NONE))
+        length = counted.length if text else None
+        digest = digest or counted.hash
     document = WireDocument(title, hit.url, snippet or None, hit.kind, hit.time_ms, hit.fields)
-    return PresentedHit(hit.id, document, hit.score, tf, length, hit.hash or _hash(title, text or snippet))
+    return PresentedHit(hit.id, document, hit.score, tf, length, digest)
 
 
-def _counted(title: str, text: str) -> tuple[dict[str, int], int]:
-    return (_remembered if len(text) <= REMEMBERED_TEXT_MAX else _count)(title, text)
+class _Counted(NamedTuple):
+    """What is remembered of one text; the hash is None for a title alone."""
+
+    counts: dict[str, int]
+    length: int
+    hash: str | None
 
 
-def _count(title: str, text: str) -> tuple[dict[str, int], int]:
-    return analyser.default().counts(f"{title} {text}")
+def _count(title: str, text: str) -> _Counted:
+    counts, length = analyser.default().counts(f"{title} {text}")
+    return _Counted(counts, length, content_hash(title, text) if text else None)
 
 
+_NONE = repeat(0)
 _remembered = lru_cache(REMEMBERED_MAX)(_count)
-
-
-def _hash(title: str, text: str | None) -> str | None:
-    if not text:
-        return None
-    return (_remembered_hash if len(text) <= REMEMBERED_TEXT_MAX else content_hash)(title, text)
-
-
 _remembered_hash = lru_cache(REMEMBERED_MAX)(content_hash)
