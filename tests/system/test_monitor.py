@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,15 @@ from antiphon.app import MasterRole
 from antiphon.bus.bus import Bus
 from antiphon.bus.codec import encode
 from antiphon.bus.protocol import Delivery
-from antiphon.errors import NoResponders
-from antiphon.messages.alerts import AlertCleared, AlertRaised
+from antiphon.errors import HandlerFailed, NoResponders
+from antiphon.messages.alerts import AlertCleared, AlertRaised, OpenAlert
 from antiphon.messages.facts import InstanceChanged
 from antiphon.messages.lane import Load
 from antiphon.messages.monitor import MonitorNode, MonitorView
 from antiphon.messages.ping import NodePing, NodePong
 from antiphon.messages.registry import HeartBeaten, NodeJoin, Status
-from fabrics import MemoryFabric, own_nats, until
+from antiphon.testing import TestFleet, virtual_run
+from fabrics import MemoryFabric, NatsFabric, own_nats, until
 from fleet import Fleet, fleet_on, found
 
 QUICK: dict[str, Any] = {
@@ -174,7 +176,7 @@ async def test_a_node_that_falls_silent_is_told_once_by_two_masters(fleet: Fleet
     view = await shown(client, lambda view: bool(view.alerts))
     [alert] = view.alerts
     assert (alert.id, alert.severity, alert.subject) == ("node_down:puppet", "critical", "puppet")
-    assert "none of its 1 instances beats and answers" in alert.text
+    assert alert.text == "puppet: its one instance does not beat and answer"
     await asyncio.sleep(1.2)  # the other master's turn has come
     assert [fact.alert.id for fact in raised] == ["node_down:puppet"]
     assert cleared == []
@@ -195,6 +197,7 @@ async def test_sinks_are_told_and_one_that_raises_ends_nothing(fleet: Fleet) -> 
     await client.register("ghost")
     await until(lambda: pager.told)
     assert [one.alert.id for one in pager.told] == ["node_down:ghost"]
+    assert pager.told[0].alert.text == "ghost: no instance of it is there"
     await client.remove("ghost")
     await until(lambda: len(pager.told) == 2)
     assert isinstance(pager.told[1], AlertCleared)
@@ -227,6 +230,63 @@ async def test_errors_and_gaps_are_told(fleet: Fleet) -> None:
     assert 0.4 < (view.coverage or 0) < 0.6
     assert node_of(view, "bad").error_rate == 1.0
     assert node_of(view, "good").error_rate == 0.0
+
+
+def test_who_looks_later_sees_how_it_is_by_then() -> None:
+    fails = 1.0
+
+    async def broken(query: Any) -> list[Any]:
+        if int(query.text.removeprefix("whale ")) % 100 < fails * 100:
+            raise HandlerFailed("no")
+        return []
+
+    async def story() -> None:
+        nonlocal fails
+        async with TestFleet(**QUICK, retry_permille=0) as fleet:
+            for name in ("master", "master-two"):
+                await fleet.master(name)
+            await fleet.node("bad", broken)
+            client, raised = await fleet.client("ops"), await fleet.heard(AlertRaised)
+
+            async def search(seconds: int) -> None:
+                for at in range(seconds * 10):
+                    await client.search(f"whale {at * 37 % 100}")
+                    await fleet.sleep_ms(100)
+
+            def error_rate(view: MonitorView) -> OpenAlert:
+                return next(one for one in view.alerts if one.kind == "error_rate")
+
+            await search(12)
+            first = error_rate(await client.monitor())
+            assert (first.value, first.text) == (1.0, "bad: 100% of its requests fail")
+            fails = 0.3
+            await search(25)
+            later = error_rate(await client.monitor())
+            assert 0.2 < later.value < 0.4
+            assert later.text == f"bad: {later.value:.0%} of its requests fail"
+            assert later.since_ms == first.since_ms
+            assert [fact.alert.id for fact in raised].count("error_rate:bad") == 1, "it is told once all the same"
+
+    virtual_run(story())
+
+
+async def test_an_alert_is_cleared_though_the_server_lost_its_data(nats_fabric: NatsFabric) -> None:
+    async with fleet_on(nats_fabric, **QUICK) as fleet:
+        await fleet.master()
+        await fleet.master("master-two")
+        client = await fleet.client("ops")
+        raised, cleared = await fleet.heard(AlertRaised), await fleet.heard(AlertCleared)
+        await client.register("ghost")
+        await until(lambda: raised)
+        await nats_fabric.lose()
+        assert nats_fabric.server is not None
+        shutil.rmtree(nats_fabric.server.data)
+        await nats_fabric.bring_back()
+        await fleet.node("ghost", found("a"))
+        await until(lambda: cleared, 30)
+        assert [fact.alert.id for fact in cleared] == ["node_down:ghost"]
+        assert len(raised) == 1, "what was lost is not raised anew"
+        await shown(client, lambda view: not view.alerts)
 
 
 async def test_without_a_master_nobody_answers(fleet: Fleet) -> None:

@@ -6,7 +6,8 @@ An alert is told to the log, as a fact to any number of subscribers, and to the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -24,6 +25,20 @@ from antiphon.runtime.sinks import SinkSpool
 log = structlog.get_logger("antiphon.alerts")
 
 
+class Condition(NamedTuple):
+    """Something that may be wrong, as it is now."""
+
+    kind: str
+    subject: str
+    value: float
+    text: str
+
+    @property
+    def id(self) -> str:
+        """What its alert is called."""
+        return f"{self.kind}:{self.subject}"
+
+
 class AlertDesk:
     """The alerts of one master; called by its monitor only, one call at a time."""
 
@@ -34,6 +49,9 @@ class AlertDesk:
         self.state = Alerts()
         self.board = Board(bus.name)
         self._local: dict[str, Alert] = {}
+        """What this master sees wrong, as it was when it began."""
+        self._now: dict[str, Condition] = {}
+        """The same as it is now, or was when it was seen last."""
         self._reminded: set[str] = set()
         self._bucket: KeyValue | None = None
         self._watch: Watch | None = None
@@ -53,12 +71,13 @@ class AlertDesk:
         """Every alert that is open, whichever master told it."""
         return tuple(map(_shown, self.board.open))
 
-    def observe(self, seen: Sequence[Observation]) -> None:
-        """Take what was seen, and what was seen before and is seen no more as right."""
+    def observe(self, conditions: Iterable[Condition]) -> None:
+        """Take how things are; what was looked at before and is not told of any more is right."""
         now_ms = self.bus.clock.now_ms()
         told: list[Alert] = []
-        known = {(one.kind, one.subject) for one in seen}
-        gone = [Observation(*key, _right(key[0])) for key in self.state.entries if key not in known]
+        now = {(one.kind, one.subject): one for one in conditions}
+        seen = [Observation(one.kind, one.subject, one.value) for one in now.values()]
+        gone = [Observation(*key, _right(key[0])) for key in self.state.entries if key not in now]
         for one in (*seen, *gone):
             self.state, some = alerts.observed(self.state, one, now_ms, self.bounds)
             told += some
@@ -66,19 +85,21 @@ class AlertDesk:
         for alert in (*told, *some):
             if alert.phase is Phase.CLEARED:
                 self._local.pop(alert.id, None)
+                self._now.pop(alert.id, None)
             else:
                 self._local[alert.id] = alert
             if alert.phase is Phase.REMINDED:
                 self._reminded.add(alert.id)
+        self._now |= {one.id: one for one in now.values() if one.id in self._local}
 
-    async def tell(self, texts: Mapping[str, str]) -> None:
-        """Write what is due to the bucket, and tell what this master was the one to write; `texts` are by id."""
+    async def tell(self) -> None:
+        """Write what is due to the bucket, and tell what this master was the one to write."""
         clock = self.bus.clock
         now_ms, wall_ms = clock.now_ms(), clock.wall_ms()
-        wrong = {
-            name: record(alert, texts.get(name, name), wall_ms - (now_ms - alert.since_ms), self.bus.name)
-            for name, alert in self._local.items()
-        }
+        wrong: dict[str, Record] = {}
+        for name, alert in self._local.items():
+            now, since_wall_ms = self._now[name], wall_ms - (now_ms - alert.since_ms)
+            wrong[name] = record(alert, now.value, now.text, since_wall_ms=since_wall_ms, me=self.bus.name)
         began_ms = {name: alert.since_ms for name, alert in self._local.items()}
         reminded, self._reminded = self._reminded, set()
         for swap in self.board.due(wrong, began_ms, reminded, now_ms):
@@ -119,6 +140,9 @@ class AlertDesk:
 
     def _changed(self, entry: Entry) -> None:
         name = entry.key.replace(".", ":", 1)
+        if entry.is_lost:
+            self.board.lost(name)
+            return
         try:
             found = None if entry.value is None else msgspec.json.decode(entry.value, type=Record)
         except msgspec.DecodeError as error:

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from random import Random
 
-from antiphon.actors.alerting import AlertDesk
+from antiphon.actors.alerting import AlertDesk, Condition
 from antiphon.actors.breaker import BreakerHandle
 from antiphon.actors.pings import Echo, Pings
 from antiphon.bus.bus import Bus, Call
 from antiphon.decide import health
-from antiphon.decide.alerts import AlertBounds, Observation
+from antiphon.decide.alerts import AlertBounds
 from antiphon.decide.breaker import Breaker, State
 from antiphon.decide.dispatch import Dispatch
 from antiphon.decide.health import HealthBounds, NodeHealth, Vitals
@@ -198,29 +198,27 @@ class Monitor(Actor):
                 vitals.searched(tally.answered, tally.failed)
         if not self.bus.transport.is_connected or now_ms < self._blind_until_ms:
             return
-        seen: list[Observation] = []
-        texts: dict[str, str] = {}
-        for kind, subject, value, text in self._conditions(nodes.values()):
-            seen.append(Observation(kind, subject, value))
-            texts[f"{kind}:{subject}"] = text
-        self.desk.observe(seen)
-        await self.desk.tell(texts)
+        self.desk.observe(self._conditions(nodes.values()))
+        await self.desk.tell()
 
-    def _conditions(self, nodes: Iterable[NodeView]) -> Iterable[tuple[str, str, float, str]]:
-        """Yield everything that may be wrong, as (kind, subject, value, text); what is not yielded is right."""
+    def _conditions(self, nodes: Iterable[NodeView]) -> Iterable[Condition]:
+        """Yield everything that may be wrong; what is not yielded is right."""
         total = self.traffic.fabric()
         if total.expected >= CALLS_MIN:
-            yield "coverage_below", ALL, total.coverage, f"{total.coverage:.0%} of the expected answers came"
+            text = f"{total.coverage:.0%} of the expected answers came"
+            yield Condition("coverage_below", ALL, total.coverage, text)
         broken = self._broken()
         for node in nodes:
             name = node.node
             if node.status is Status.DOWN:
-                yield "node_down", name, 1.0, f"{name}: none of its {len(node.instances)} instances beats and answers"
+                yield Condition("node_down", name, 1.0, f"{name}: {_nobody(len(node.instances))}")
             if name in broken:
-                yield "breaker_open", name, 1.0, f"{name}: the breakers of {', '.join(broken[name])[:120]} are open"
+                text = f"{name}: the breakers of {', '.join(broken[name])[:120]} are open"
+                yield Condition("breaker_open", name, 1.0, text)
             tally = self.traffic.node(name)
             if tally.asked >= CALLS_MIN:
-                yield "error_rate", name, tally.error_rate, f"{name}: {tally.error_rate:.0%} of its requests fail"
+                text = f"{name}: {tally.error_rate:.0%} of its requests fail"
+                yield Condition("error_rate", name, tally.error_rate, text)
 
     def _broken(self) -> Mapping[str, list[str]]:
         """Return the instances by node whose breakers opened by themselves."""
@@ -279,6 +277,13 @@ class Monitor(Actor):
 
 
 CLOSED = Breaker()
+
+
+def _nobody(instances: int) -> str:
+    """Return why a node is down."""
+    if instances > 1:
+        return f"none of its {instances} instances beats and answers"
+    return "its one instance does not beat and answer" if instances else "no instance of it is there"
 
 
 def _joint(states: Sequence[str]) -> str:

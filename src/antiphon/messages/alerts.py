@@ -43,5 +43,5 @@ class AlertCleared(Fact):
     route = Route(Template("fact.alert.cleared.<writer>"), sent_by=(Kind.MASTER,), read_by=READERS)
 
     at_ms: Count = Field(description="wall clock, UTC")
-    alert: OpenAlert = Field(description="as it was raised")
+    alert: OpenAlert = Field(description="as it was told or renewed last")
     kind: Label = Field(description="node_recovered, breaker_closed, coverage_restored, error_rate_normal")
