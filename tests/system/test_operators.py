@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from antiphon import Client
+from antiphon.actors.registry import Registry
 from antiphon.app import MasterRole
 from antiphon.bus.assets import registry_of
 from antiphon.bus.codec import encode
+from antiphon.bus.protocol import Entry, KeyValue
 from antiphon.errors import AlreadyRegistered, Malformed, UnknownNode, UnknownVersion
 from antiphon.messages.card import NodeCard
 from antiphon.messages.facts import InstanceChanged, NodeChanged
-from antiphon.messages.registry import NodeList, Status
+from antiphon.messages.registry import NodeLeave, NodeList, NodeRecord, Status
 from antiphon.messages.search import Outcome
 from fabrics import until
 from fleet import Fleet, found
@@ -107,6 +109,44 @@ async def test_suspended_and_draining_nodes_are_skipped_until_they_are_resumed(f
         assert (await client.search("whales")).complete
 
 
+async def test_a_node_that_nobody_registered_is_on_its_own_again_when_it_is_resumed(fleet: Fleet) -> None:
+    roles, client = await started(fleet, "master", "master-two")
+    facts = await fleet.heard(NodeChanged)
+    node = await fleet.node("blog", found("a"))
+    assert (await client.resume("blog")).card is None, "nothing was said of it, so nothing is kept"
+    suspended = await client.suspend("blog")
+    assert suspended.card is not None
+    assert not suspended.card.is_registered
+    await shown(*roles, node="blog", status=Status.SUSPENDED)
+    resumed = await client.resume("blog")
+    assert (resumed.status, resumed.card) == (Status.ACTIVE, None)
+    await shown(*roles, node="blog", status=Status.ACTIVE)
+    await until(lambda: [fact.change for fact in facts] == ["suspended", "resumed"])
+    await client.update("blog", weight=3)
+    assert (await client.update("blog", unset=["weight"])).card is None
+    await client.suspend("blog")
+    await node.stop()
+    fleet.nodes.remove(node)
+    await shown(*roles, node="blog", instances=())
+    resumed = await client.resume("blog")
+    assert (resumed.status, resumed.card) == (Status.DOWN, None)
+    await until(lambda: not any(role.view.current.nodes for role in roles))
+    assert (await client.search("whales")).coverage.expected == 0
+
+
+async def test_a_registered_node_stays_expected_when_it_is_resumed(fleet: Fleet) -> None:
+    roles, client = await started(fleet, "master", "master-two")
+    await client.register("blog")
+    await client.suspend("blog")
+    resumed = await client.resume("blog")
+    assert resumed.card is not None
+    await shown(*roles, node="blog", status=Status.DOWN)
+    await fleet.node("shop", found("a"))
+    await client.suspend("shop")
+    assert (await client.register("shop")).card is not None
+    assert (await client.resume("shop")).card is not None, "it was registered meanwhile"
+
+
 async def test_what_a_draining_node_has_begun_ends(fleet: Fleet) -> None:
     _, client = await started(fleet)
     asked, may_answer = asyncio.Event(), asyncio.Event()
@@ -154,6 +194,52 @@ async def test_removing_forgets_the_instances_that_are_down(fleet: Fleet) -> Non
     assert (await client.remove("blog")).forgotten == 1
     await until(lambda: not any("blog" in role.view.current.nodes for role in roles))
     await until(lambda: [fact.change for fact in facts].count("left") == 1)
+
+
+async def test_an_instance_leaves_through_a_master_that_has_not_heard_of_it_yet(fleet: Fleet) -> None:
+    [role], _ = await started(fleet)
+    facts = await fleet.heard(InstanceChanged)
+    [registry] = [child for child in role.supervisor.children if isinstance(child, Registry)]
+    assert registry._watch is not None
+    await registry._watch.stop()  # the watch of this master lags
+    bucket = await role.bus.transport.key_value(registry_of(fleet.settings.prefix))
+    await bucket.put("blog.one", encode(NodeRecord(node="blog", instance="one")))
+    node = await fleet.bus("blog")
+    await node.ask(NodeLeave(instance="one"))
+    assert await bucket.get("blog.one") is None
+    await node.ask(NodeLeave(instance="one"))
+    await node.ask(NodeLeave(instance="never-was"))
+    assert facts == []
+
+
+class Raced:
+    """A bucket in which another master writes a card just after it was read, once."""
+
+    def __init__(self, bucket: KeyValue, card: NodeCard) -> None:
+        self.bucket = bucket
+        self.card: NodeCard | None = card
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.bucket, name)
+
+    async def get(self, key: str) -> Entry | None:
+        found = await self.bucket.get(key)
+        card, self.card = self.card, None
+        if card is not None:
+            await self.bucket.put(key, encode(card))
+        return found
+
+
+async def test_what_is_removed_is_what_was_there(fleet: Fleet) -> None:
+    [role], client = await started(fleet)
+    facts = await fleet.heard(NodeChanged)
+    await client.register("blog", weight=3)
+    [registry] = [child for child in role.supervisor.children if isinstance(child, Registry)]
+    registry._bucket = Raced(registry._kv, NodeCard(node="blog", topics=("news",), weight=4))
+    assert (await client.remove("blog")).was_registered
+    assert await registry._kv.get("blog") is None
+    await until(lambda: len(facts) == 2)
+    assert facts[1].fields == ("topics", "weight"), "the other master's word is not lost without a trace"
 
 
 async def test_registering_twice(fleet: Fleet) -> None:

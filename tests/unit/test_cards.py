@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.decide.cards import KEPT, change, changed, described, registered, updated
+from antiphon.decide.cards import KEPT, change, changed, described, registered, says_nothing, updated
 from antiphon.errors import AlreadyRegistered
 from antiphon.messages.card import FIELDS, NodeCard, Wish
 from antiphon.messages.operators import NodeRegister, NodeUpdate
@@ -44,7 +44,11 @@ REGISTRATIONS = st.builds(
     FIELDSETS,
     STATUS,
 )
-CARDS = st.none() | REGISTRATIONS.map(lambda ask: registered(None, ask, "ops", 1))
+CARDS = (
+    st.none()
+    | REGISTRATIONS.map(lambda ask: registered(None, ask, "ops", 1))
+    | UPDATES.map(lambda ask: updated(None, ask, "ops", 1))
+)
 RECORDS = st.fixed_dictionaries({name: SOME[name] for name in (*KEPT, "metadata")}).map(
     lambda fields: NodeRecord.model_validate({"node": "blog", "instance": "one", **fields})
 )
@@ -120,12 +124,30 @@ def test_a_registration_says_everything(before: NodeCard | None, ask: NodeRegist
             registered(before, ask.model_copy(update={"replace": False}), "ops", 9)
 
 
+@given(CARDS, REGISTRATIONS)
+def test_only_a_registration_registers(before: NodeCard | None, ask: NodeRegister) -> None:
+    after = registered(before, ask, "ops", 9)
+    assert after.is_registered
+    assert not says_nothing(after)
+    if before is not None and before.is_registered:
+        assert change(before, after) != "registered"
+    elif ask.status in (None, Wish.ACTIVE if before is None else before.status):
+        assert change(before, after) == "registered"
+
+
+@given(CARDS)
+def test_a_card_that_was_never_registered_is_gone_when_all_is_taken_back(before: NodeCard | None) -> None:
+    ask = NodeUpdate(node="blog", status=Wish.ACTIVE, unset=FIELDS)
+    after = updated(before, ask, "ops", 9)
+    assert says_nothing(after) is (before is None or not before.is_registered)
+
+
 @given(CARDS, UPDATES)
 def test_a_change_has_a_name(before: NodeCard | None, ask: NodeUpdate) -> None:
     after = updated(before, ask, "ops", 9)
     was = Wish.ACTIVE if before is None else before.status
     name = change(before, after)
     if after.status is was:
-        assert name == ("registered" if before is None else "updated")
+        assert name == "updated"
     else:
         assert name == {"active": "resumed", "draining": "draining", "suspended": "suspended"}[after.status]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from antiphon.decide import cards
 from antiphon.decide.fleet_file import Change, FleetFile, changes, parse
 from antiphon.errors import InvalidSetting
-from antiphon.messages.card import FIELDS, NodeCard
+from antiphon.messages.card import FIELDS, NodeCard, Wish
 from antiphon.messages.operators import NodeRegister, NodeRemove, NodeUpdate
 
 NAMES = st.sampled_from(["blog", "shop", "crm"])
@@ -120,6 +120,19 @@ def test_a_file_as_people_write_it() -> None:
         "remove old",
     ]
     assert [step.verb for step in changes(fleet, registered)] == ["update", "register"]
+
+
+def test_a_node_that_was_only_suspended_is_registered_and_stays_suspended() -> None:
+    card = cards.updated(None, NodeUpdate(node="blog", status=Wish.SUSPENDED, weight=5), "op", 1)
+    fleet = parse({"nodes": {"blog": {"weight": 50}}})
+    steps = changes(fleet, {"blog": card})
+    assert [str(step) for step in steps] == ["register blog: weight: 5 -> 50"]
+    after = applied({"blog": card}, steps)["blog"]
+    assert (after.is_registered, after.status, after.weight) == (True, Wish.SUSPENDED, 50)
+    assert changes(fleet, {"blog": after}) == []
+    assert [str(step) for step in changes(parse({"nodes": {"blog": {"weight": 5}}}), {"blog": card})] == [
+        "register blog"
+    ]
 
 
 @pytest.mark.parametrize(

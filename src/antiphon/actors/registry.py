@@ -133,7 +133,9 @@ class Registry(Actor):
     async def leave(self, call: Call[NodeLeave]) -> Acknowledged:
         """Let an instance go; leaving twice is the same as once."""
         key = (call.caller, call.message.instance)
-        if key in self._state:
+        # another master may have taken it in a moment ago; what is not there is not deleted, for that leaves a marker
+        if key in self._state or await self._kv.get(_key(*key)) is not None:
+            await self._until(lambda: key in self._state)
             with self._writing(key):
                 await self._kv.delete(_key(*key))
             self._apply(registry.removed(self._state, key), is_told=True)
@@ -283,38 +285,52 @@ class Registry(Actor):
     async def _edit(self, node: str, edit: Edit) -> NodeEntry:
         async with self._editing:  # so that only other masters' changes can be raced against
             before, after, revision = await self._write(node, edit)
-        if after is not before:
+        is_gone = cards.says_nothing(after)
+        if after is not before and not (is_gone and before is None):
             self._tell_card(cards.change(before, after), node, after.changed_by, cards.changed(before, after))
-        await self._until(lambda: self._revisions.get(node, 0) >= revision)
+        await self._until(lambda: self._revisions.get(node, revision if is_gone else 0) >= revision)
         entry = registry.entry(self._state, {node: after, **self._cards}, node, self.bus.clock.now_ms())
-        assert entry is not None, "it has a card"
-        return entry
+        assert entry is not None, "it has a card, or had one a moment ago"
+        return entry.model_copy(update={"card": None}) if entry.card is after and is_gone else entry
 
     async def _write(self, node: str, edit: Edit) -> tuple[NodeCard | None, NodeCard, int]:
+        """Return the card before, after, and the revision; one that says nothing after is not kept."""
         for _ in range(ATTEMPTS_MAX):
             found = await self._kv.get(node)
             before, revision = _read_card(found), 0 if found is None else found.revision
             after = edit(before)
-            written = revision if after is before else await self._kv.update(node, encode(after), revision)
+            written: int | None = revision
+            if cards.says_nothing(after):
+                written = revision if found is None else await self._kv.drop(node, revision)
+            elif after is not before:
+                written = await self._kv.update(node, encode(after), revision)
             if written is not None:
                 return before, after, written
-        text = f"other masters have changed the card of {node} {ATTEMPTS_MAX} times meanwhile"
-        raise Overloaded(text, retry_after_ms=self.bounds.retry_after_ms)
+        raise self._quarrel(node)
 
     async def _forget_card(self, node: str, by: str) -> NodeCard | None:
-        # the bucket is asked, not the state: another master may have written the card a moment ago
-        found = await self._kv.get(node)
-        if found is None:
-            return None
-        await self._kv.delete(node)
+        for _ in range(ATTEMPTS_MAX):
+            # the bucket is asked, not the state: another master may have written the card a moment ago
+            found = await self._kv.get(node)
+            if found is None:
+                return None
+            revision = await self._kv.drop(node, found.revision)
+            if revision is not None:
+                break
+        else:
+            raise self._quarrel(node)
         try:
             card = _read_card(found)
         except UnknownVersion:
             card = None
         card = card or NodeCard(node=node)
         self._tell_card("removed", node, by, cards.changed(card, None))
-        await self._until(lambda: node not in self._cards)
+        await self._until(lambda: self._revisions.get(node, revision) >= revision)
         return card
+
+    def _quarrel(self, node: str) -> Overloaded:
+        text = f"other masters have changed the card of {node} {ATTEMPTS_MAX} times meanwhile"
+        return Overloaded(text, retry_after_ms=self.bounds.retry_after_ms)
 
     async def _known(self, node: str) -> NodeEntry:
         """Return a node; one that another master has taken in a moment ago is waited for."""

@@ -3,6 +3,9 @@
 Field by field: what the card sets wins, else the newest instance speaks for the node; metadata is joined key by key.
 A change is a pure function of the card before it, so that a master that lost a race for the bucket makes it again on
 what the other has written, and neither loses a field.
+
+A node that operators have registered is expected until they remove it. One that they have only suspended, or set a
+field of, has a card for as long as that lasts: resumed, and its fields given back, it is on its own again.
 """
 
 from __future__ import annotations
@@ -55,7 +58,7 @@ def registered(before: NodeCard | None, ask: NodeRegister, by: str, now_ms: int)
     """
     said = {name: getattr(ask, name) for name in FIELDS}
     status = ask.status or (before.status if before is not None else Wish.ACTIVE)
-    after = _stamped(before, ask.node, said | {"status": status}, by, now_ms)
+    after = _stamped(before, ask.node, said | {"status": status, "is_registered": True}, by, now_ms)
     if before is not None and changed(before, after) and not ask.replace:
         differing = ", ".join(changed(before, after))
         raise AlreadyRegistered(f"{ask.node} is registered with another {differing}: update it, or replace the card")
@@ -78,7 +81,13 @@ def updated(before: NodeCard | None, ask: NodeUpdate, by: str, now_ms: int) -> N
     metadata |= ask.metadata or {}
     said |= {name: value for name in FIELDS if (value := getattr(ask, name)) is not None}
     said["metadata"] = metadata or None
+    said["is_registered"] = before is not None and before.is_registered
     return _stamped(before, ask.node, said, by, now_ms)
+
+
+def says_nothing(card: NodeCard) -> bool:
+    """Whether a card is there for nothing: nobody has registered the node, and all is as without the card."""
+    return not card.is_registered and card.status is Wish.ACTIVE and all(getattr(card, name) is None for name in FIELDS)
 
 
 def changed(before: NodeCard | None, after: NodeCard | None) -> tuple[str, ...]:
@@ -95,7 +104,8 @@ def change(before: NodeCard | None, after: NodeCard) -> str:
     was = Wish.ACTIVE if before is None else before.status
     if after.status is not was:
         return "resumed" if after.status is Wish.ACTIVE else str(after.status)
-    return "registered" if before is None else "updated"
+    is_new = after.is_registered and (before is None or not before.is_registered)
+    return "registered" if is_new else "updated"
 
 
 def _stamped(before: NodeCard | None, node: str, said: dict[str, Any], by: str, now_ms: int) -> NodeCard:
@@ -103,4 +113,5 @@ def _stamped(before: NodeCard | None, node: str, said: dict[str, Any], by: str, 
     first_ms = now_ms if before is None else before.registered_at_ms
     stamps = {"registered_at_ms": first_ms, "changed_at_ms": now_ms, "changed_by": by}
     after = NodeCard.model_validate({"node": node, **said, **stamps})
-    return before if before is not None and not changed(before, after) else after
+    is_same = before is not None and before.is_registered is after.is_registered and not changed(before, after)
+    return before if before is not None and is_same else after

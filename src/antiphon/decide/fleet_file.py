@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from antiphon.decide.cards import updated
 from antiphon.errors import InvalidSetting
 from antiphon.messages.base import Name
 from antiphon.messages.card import FIELDS, CardFields, NodeCard, Wish
@@ -85,6 +86,8 @@ def changes(fleet: FleetFile, cards: Mapping[str, NodeCard], *, prune: bool = Fa
     for node, spec in sorted(fleet.nodes.items()):
         card = cards.get(node)
         step = _registering(node, spec) if card is None else _updating(card, spec, prune=prune)
+        if card is not None and not card.is_registered:
+            step = _adopting(card, spec, step)
         if step is not None:
             steps.append(step)
     gone = sorted(cards.keys() - fleet.nodes.keys()) if prune else ()
@@ -97,6 +100,15 @@ def _registering(node: str, spec: NodeSpec) -> Change:
     if spec.status is not None:
         details.append(f"status = {spec.status}")
     return Change("register", node, NodeRegister(node=node, status=spec.status, **said), tuple(details))
+
+
+def _adopting(card: NodeCard, spec: NodeSpec, step: Change | None) -> Change:
+    """Return the registration of a node of which operators have said something without registering it."""
+    update = None if step is None else step.request
+    wanted = updated(card, update, "fleet-file", 0) if isinstance(update, NodeUpdate) else card
+    said = {name: getattr(wanted, name) for name in FIELDS}
+    request = NodeRegister(node=card.node, status=spec.status, replace=True, **said)
+    return Change("register", card.node, request, () if step is None else step.details)
 
 
 def _updating(card: NodeCard, spec: NodeSpec, *, prune: bool) -> Change | None:

@@ -58,6 +58,9 @@ class NodeCard(CardFields, Message):
 
     node: Name
     status: Wish = Wish.ACTIVE
+    is_registered: bool = Field(
+        default=True, description="else the card is there for what it says, and goes with the last of that"
+    )
     registered_at_ms: Count = Field(default=0, description="wall clock of the master that wrote it, UTC")
     changed_at_ms: Count = 0
     changed_by: Name | None = Field(default=None, description="the operator who changed it last")

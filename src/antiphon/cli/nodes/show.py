@@ -51,7 +51,8 @@ def show(name: str, /, *, output: Output = "table", at: Connection = Connection(
 def rows(entry: NodeEntry) -> Iterator[tuple[str, str, str]]:
     """Yield each field, its value, and who has said it."""
     card = entry.card
-    yield "node", entry.node, f"registered, last changed by {card.changed_by or '-'}" if card else "not registered"
+    by = "registered" if card is not None and card.is_registered else "not registered"
+    yield "node", entry.node, by if card is None else f"{by}, last changed by {card.changed_by or '-'}"
     is_wish = entry.status in (Status.DRAINING, Status.SUSPENDED)
     yield "status", str(entry.status), "operators" if is_wish else "heartbeats"
     if card is not None and card.instances_min is not None:
