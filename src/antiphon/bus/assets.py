@@ -50,6 +50,19 @@ def alerts_of(prefix: str) -> Bucket:
     return replace(ALERTS, name=f"{prefix}-alerts")
 
 
+IDENTITY: Final = Bucket(
+    name="antiphon-identity",
+    description="identities, their credentials and the policy; written by masters, watched by masters",
+    value_bytes_max=64 * 1024,
+    bytes_max=64 * 1024 * 1024,
+)
+
+
+def identity_of(prefix: str) -> Bucket:
+    """Return the identities' bucket of one fabric."""
+    return replace(IDENTITY, name=f"{prefix}-identity")
+
+
 def counters_of(prefix: str) -> CounterStream:
     """Return the counters of one fabric: one subject a caller and window, kept for two windows."""
     return CounterStream(f"{prefix}-counters", f"{prefix}.v1.limit.count.>", keep_ms=180_000, counters_max=200_000)
