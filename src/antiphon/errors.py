@@ -10,6 +10,7 @@ AntiphonError
 │   ├── Oversize           the message is larger than its bound
 │   ├── UnknownVersion     a major version that this process does not speak
 │   ├── InvalidName        a name or subject token outside the grammar
+│   ├── NotAuthenticated   the credential is missing or refused; the text says what to do
 │   ├── NotAllowed         this identity may not ask this
 │   ├── UnknownNode        a node was named that is not registered
 │   ├── AlreadyRegistered  a node was to be registered that has another card already
@@ -32,6 +33,7 @@ AntiphonError
     ├── ServerFailed       the server did not start; its own words are in the text
     ├── AlreadyRunning     another Antiphon serves this data directory
     ├── InvalidSetting     a setting or an argument has no meaning
+    ├── SecretsUnusable    a file with keys or a credential is damaged, incomplete, or open to others
     └── ContentUnreadable  a connector cannot read what it was pointed at
 ```
 """
@@ -94,6 +96,12 @@ class InvalidName(RequestError):
     """A name or subject token is outside the grammar `[a-z0-9][a-z0-9_-]{0,62}`."""
 
     code = "invalid_name"
+
+
+class NotAuthenticated(RequestError):
+    """The credential is missing or refused; the text says what to do."""
+
+    code = "not_authenticated"
 
 
 class NotAllowed(RequestError):
@@ -230,6 +238,12 @@ class InvalidSetting(SetupError):
     """A setting or an argument has no meaning."""
 
     code = "invalid_setting"
+
+
+class SecretsUnusable(SetupError):
+    """A file with keys or a credential is damaged, incomplete, or open to others."""
+
+    code = "secrets_unusable"
 
 
 class ContentUnreadable(SetupError):
