@@ -164,6 +164,8 @@ def test_a_fleet_file(here: Fabric, tmp_path: Path) -> None:
         ("register", "choir"),
         ("remove", "old"),
     ]
+    assert dry.json[0]["details"] == [{"field": "weight", "before": None, "after": 50}]
+    assert dry.json[1]["details"][1] == {"field": "metadata", "before": None, "after": {"region": "eu"}}
     assert "nothing was changed" in dry.err
     assert "blog" not in here.run("node", "ls").out
 

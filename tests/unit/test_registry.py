@@ -65,6 +65,24 @@ def test_a_heartbeat_brings_it_back_and_carries_the_load() -> None:
     assert state["blog", "a"].load.in_flight == 3, "a sign of life without a load keeps the last one"
 
 
+def test_what_was_only_read_of_is_asked_and_not_called_heard() -> None:
+    state = joined(("blog", "a"))
+    assert view(state, {}).nodes["blog"].active == ("a",), "a master that starts asks whom it has read of"
+    [before] = listing(state, {}, 500)
+    assert before.instances[0].heard_ms_ago is None
+    state, _ = heard(state, ("blog", "a"), 600)
+    [after] = listing(state, {}, 700)
+    assert after.instances[0].heard_ms_ago == 100
+
+
+def test_what_another_master_has_written_anew_is_no_sign_of_life() -> None:
+    state, _ = ticked(joined(("blog", "a")), 5_000, PATIENCE)
+    state, changes = written(state, record("blog", "a", version="2"), 5_100)
+    assert changes == [("blog", "a", "updated")]
+    assert view(state, {}).nodes["blog"].active == ()
+    assert heard(state, ("blog", "a"), 5_200)[1] == [("blog", "a", "recovered")]
+
+
 def test_silence_is_forgotten_at_last() -> None:
     state, _ = ticked(joined(("blog", "a")), 59_999, PATIENCE)
     state, changes = ticked(state, 60_000, PATIENCE)
@@ -193,9 +211,8 @@ class Life(RuleBasedStateMachine):
             assert self.state is before
         else:
             assert changes == [(*key, "updated")]
-        if changes:
+        if known is None:
             self.heard_at[key] = self.now_ms
-            self.down.discard(key)
 
     @rule(key=KEYS)
     def beat(self, key: tuple[str, str]) -> None:

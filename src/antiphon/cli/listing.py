@@ -38,7 +38,7 @@ def row(node: NodeEntry) -> tuple[str, ...]:
         node.node,
         str(node.status),
         f"{len(active)}/{max(len(node.instances), _wanted(node))}",
-        ago(min(heard)) if heard else "never",
+        ago(min(heard)) if heard else "not yet" if node.instances else "-",
         str(sum(one.in_flight for one in node.instances)),
         _latency(active),
         line(", ".join(node.topics)),

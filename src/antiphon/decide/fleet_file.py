@@ -52,18 +52,34 @@ class FleetFile(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class Detail:
+    """One field that a step changes; None is "not set"."""
+
+    field: str
+    before: object
+    after: object
+
+    def line(self, *, is_new: bool) -> str:
+        """Return it for people: `weight: 100 -> 50`, and `weight = 50` of a node that is new."""
+        if is_new and self.before is None:
+            return f"{self.field} = {_shown(self.after)}"
+        return f"{self.field}: {_shown(self.before)} -> {_shown(self.after)}"
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """One step from what is registered to what the file says."""
 
     verb: Literal["register", "update", "remove"]
     node: str
     request: NodeRegister | NodeUpdate | NodeRemove
-    details: tuple[str, ...] = ()
-    """Field by field, `weight: 100 -> 50`."""
+    details: tuple[Detail, ...] = ()
+    """Field by field, in the order of the card's; one metadata key is `metadata.KEY`."""
 
     def __str__(self) -> str:
         """Return it as one line for people."""
-        return f"{self.verb} {self.node}" + (f": {', '.join(self.details)}" if self.details else "")
+        said = ", ".join(one.line(is_new=self.verb == "register") for one in self.details)
+        return f"{self.verb} {self.node}" + (f": {said}" if said else "")
 
 
 def parse(content: Mapping[str, Any], name: str = "fleet.toml") -> FleetFile:
@@ -96,9 +112,9 @@ def changes(fleet: FleetFile, cards: Mapping[str, NodeCard], *, prune: bool = Fa
 
 def _registering(node: str, spec: NodeSpec) -> Change:
     said = spec.said()
-    details = [f"{name} = {_shown(value)}" for name, value in said.items()]
+    details = [Detail(name, None, value) for name, value in said.items()]
     if spec.status is not None:
-        details.append(f"status = {spec.status}")
+        details.append(Detail("status", None, str(spec.status)))
     return Change("register", node, NodeRegister(node=node, status=spec.status, **said), tuple(details))
 
 
@@ -114,20 +130,20 @@ def _adopting(card: NodeCard, spec: NodeSpec, step: Change | None) -> Change:
 def _updating(card: NodeCard, spec: NodeSpec, *, prune: bool) -> Change | None:
     wanted: dict[str, Any] = {}
     unset: list[str] = []
-    details: list[str] = []
+    details: list[Detail] = []
     for name in FIELDS:
         before, after = getattr(card, name), getattr(spec, name)
         if name == "metadata":
             _compare_keys(before or {}, after, wanted, unset, details, prune=prune)
         elif after is not None and after != before:
             wanted[name] = after
-            details.append(f"{name}: {_shown(before)} -> {_shown(after)}")
+            details.append(Detail(name, before, after))
         elif after is None and before is not None and prune:
             unset.append(name)
-            details.append(f"{name}: {_shown(before)} -> not set")
+            details.append(Detail(name, before, None))
     if spec.status is not None and spec.status is not card.status:
         wanted["status"] = spec.status
-        details.append(f"status: {card.status} -> {spec.status}")
+        details.append(Detail("status", str(card.status), str(spec.status)))
     if not details:
         return None
     return Change("update", card.node, NodeUpdate(node=card.node, unset=tuple(unset), **wanted), tuple(details))
@@ -138,7 +154,7 @@ def _compare_keys(
     after: Mapping[str, str] | None,
     wanted: dict[str, Any],
     unset: list[str],
-    details: list[str],
+    details: list[Detail],
     *,
     prune: bool,
 ) -> None:
@@ -147,11 +163,11 @@ def _compare_keys(
     differing = {key: value for key, value in said.items() if before.get(key) != value}
     if differing:
         wanted["metadata"] = differing
-    details += [f"metadata.{key}: {_shown(before.get(key))} -> {_shown(value)}" for key, value in differing.items()]
+    details += [Detail(f"metadata.{key}", before.get(key), value) for key, value in differing.items()]
     extra = [key for key in before if key not in said] if prune else []
     # all of it at once where nothing stays: the keys could be more than one request may name
     unset += [f"metadata.{key}" for key in extra] if said else ["metadata"] * bool(extra)
-    details += [f"metadata.{key}: {_shown(before[key])} -> not set" for key in extra]
+    details += [Detail(f"metadata.{key}", before[key], None) for key in extra]
 
 
 def _shown(value: object) -> str:

@@ -33,6 +33,9 @@ class Instance:
 
     record: NodeRecord
     heard_at_ms: int
+    """The last sign of life; until there is one, when its record was read: silence is counted from there."""
+    is_heard: bool = False
+    """Whether there ever was one; a master that starts takes those that it has read of to be there, and asks them."""
     status: Status = Status.ACTIVE
     load: Load = field(default_factory=Load)
     misses: int = 0
@@ -87,8 +90,9 @@ def written(state: State, record: NodeRecord, now_ms: int) -> tuple[State, list[
     known = state.get(key)
     if known is not None and known.record == record:
         return state, []
-    change = "joined" if known is None else "updated"
-    return {**state, key: Instance(record, now_ms)}, [(*key, change)]
+    if known is None:
+        return {**state, key: Instance(record, now_ms)}, [(*key, "joined")]
+    return {**state, key: replace(known, record=record, misses=0)}, [(*key, "updated")]
 
 
 def removed(state: State, key: Key) -> tuple[State, list[Change]]:
@@ -113,7 +117,8 @@ def heard(
     known = state.get(key)
     if known is None:
         return state, []
-    return _judged(state, key, replace(known, heard_at_ms=now_ms, load=load or known.load), now_ms, patience)
+    after = replace(known, heard_at_ms=now_ms, is_heard=True, load=load or known.load)
+    return _judged(state, key, after, now_ms, patience)
 
 
 def pinged(
@@ -125,7 +130,7 @@ def pinged(
         return state, []
     after = replace(known, misses=misses)
     if not misses:
-        after = replace(after, heard_at_ms=now_ms, load=load or known.load)
+        after = replace(after, heard_at_ms=now_ms, is_heard=True, load=load or known.load)
     return _judged(state, key, after, now_ms, patience)
 
 
@@ -266,7 +271,7 @@ def _line(card: NodeCard | None, one: Instance, now_ms: int) -> InstanceLine:
         version=one.record.version,
         weight=_weight(card, one),
         joined_at_ms=one.record.joined_at_ms,
-        heard_ms_ago=max(0, now_ms - one.heard_at_ms),
+        heard_ms_ago=max(0, now_ms - one.heard_at_ms) if one.is_heard else None,
         in_flight=one.load.in_flight,
         latency_us=one.load.latency_us,
     )

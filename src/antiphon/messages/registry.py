@@ -82,7 +82,9 @@ class InstanceLine(Message):
     version: Label
     weight: Weight = 100
     joined_at_ms: Count = Field(default=0, description="wall clock, UTC")
-    heard_ms_ago: Count | None = Field(default=None, description="since the last sign of life, None = not yet")
+    heard_ms_ago: Count | None = Field(
+        default=None, description="since the last sign of life; None = none yet, since this master has started"
+    )
     in_flight: Count = 0
     latency_us: Count = 0
 

@@ -6,6 +6,7 @@ import json
 import sys
 import tomllib
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -92,7 +93,9 @@ async def _apply(client: Client, fleet: FleetFile, *, dry_run: bool, prune: bool
 
 def _show(steps: Sequence[Change], output: str) -> None:
     if output == "json":
-        rows = [{"verb": step.verb, "node": step.node, "details": step.details} for step in steps]
+        rows = [
+            {"verb": step.verb, "node": step.node, "details": [asdict(one) for one in step.details]} for step in steps
+        ]
         print(json_text(json.dumps(rows, ensure_ascii=False)))
     else:
         for step in steps:

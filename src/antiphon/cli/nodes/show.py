@@ -70,7 +70,7 @@ def instance_row(one: InstanceLine) -> tuple[str, ...]:
     return (
         one.instance,
         str(one.status),
-        "never" if one.heard_ms_ago is None else ago(one.heard_ms_ago),
+        "not yet" if one.heard_ms_ago is None else ago(one.heard_ms_ago),
         str(one.in_flight),
         duration(one.latency_us) if one.latency_us else "-",
         str(one.weight),
