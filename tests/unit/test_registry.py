@@ -16,6 +16,7 @@ from antiphon.decide.registry import (
     entry,
     heard,
     listing,
+    pinged,
     refreshed,
     removed,
     ticked,
@@ -81,6 +82,12 @@ def test_what_another_master_has_written_anew_is_no_sign_of_life() -> None:
     assert changes == [("blog", "a", "updated")]
     assert view(state, {}).nodes["blog"].active == ()
     assert heard(state, ("blog", "a"), 5_200)[1] == [("blog", "a", "recovered")]
+
+
+def test_a_sign_of_life_copies_nothing() -> None:
+    state = joined(("blog", "a"))
+    assert heard(state, ("blog", "a"), 1)[0] is state
+    assert pinged(state, ("blog", "a"), 1, 2)[0] is state
 
 
 def test_silence_is_forgotten_at_last() -> None:

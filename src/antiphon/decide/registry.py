@@ -1,10 +1,13 @@
 """Who is there: the instances of every node, what operators have said of it, and which instances are asked.
 
-Pure: events and the time go in, a new state and what changed come out. An instance is heard at its join, its
-heartbeats and its answers to pings; three missed heartbeats, or three pings in a row without an answer, mark it down
-(`is_up` is the only rule), and it is back when it beats and answers again. A node that
-is down stays in the expected set, so that an answer says that it is missing, until it leaves or is forgotten; one
-that has a card stays in it until an operator removes it. A draining or suspended node is expected and not asked.
+No clock and no bus: events and the time go in, the state after and what changed come out. An instance is heard at its
+join, its heartbeats and its answers to pings; three missed heartbeats, or three pings in a row without an answer, mark
+it down (`is_up` is the only rule), and it is back when it beats and answers again. A node that is down stays in the
+expected set, so that an answer says that it is missing, until it leaves or is forgotten; one that has a card stays in
+it until an operator removes it. A draining or suspended node is expected and not asked.
+
+A sign of life changes the state in place, everything else makes a new one: a copy at each beat of 3,000 instances that
+beat every second costs 18 us a beat instead of 3, and grows with their square.
 """
 
 from __future__ import annotations
@@ -113,7 +116,7 @@ def is_up(silence_ms: int, misses: int, patience: Patience) -> bool:
 def heard(
     state: State, key: Key, now_ms: int, load: Load | None = None, patience: Patience = PATIENCE
 ) -> tuple[State, list[Change]]:
-    """Return the state after a sign of life; an instance that is not registered is nobody."""
+    """Return the state, changed in place, after a sign of life; an instance that is not registered is nobody."""
     known = state.get(key)
     if known is None:
         return state, []
@@ -124,7 +127,7 @@ def heard(
 def pinged(
     state: State, key: Key, misses: int, now_ms: int, load: Load | None = None, *, patience: Patience = PATIENCE
 ) -> tuple[State, list[Change]]:
-    """Return the state after a ping: `misses` are those in a row until now, 0 when this one was answered."""
+    """Return the state, changed in place, after a ping: `misses` are those in a row until now, 0 when this one was answered."""
     known = state.get(key)
     if known is None or (misses and misses == known.misses):
         return state, []
@@ -139,7 +142,8 @@ def _judged(state: State, key: Key, after: Instance, now_ms: int, patience: Pati
     changes: list[Change] = []
     if status is not after.status:
         changes = [(*key, "recovered" if status is Status.ACTIVE else "down")]
-    return {**state, key: replace(after, status=status)}, changes
+    state[key] = after if status is after.status else replace(after, status=status)
+    return state, changes
 
 
 def ticked(state: State, now_ms: int, patience: Patience) -> tuple[State, list[Change]]:
