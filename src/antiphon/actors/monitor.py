@@ -111,7 +111,7 @@ class Monitor(Actor):
 
     @hears(HeartBeaten)
     async def beat(self, fact: HeartBeaten, keys: dict[str, str]) -> None:
-        """Note how busy an instance is; that the registry hears it, too, costs 8 of 26 us a beat, and keeps them apart."""
+        """Note how busy an instance is; that registry and monitor both hear it costs 8 of 26 us a beat."""
         self._hear((keys["writer"], keys["instance"]), fact.load)
         vitals = self.vitals.get((keys["writer"], keys["instance"]))
         if vitals is not None:

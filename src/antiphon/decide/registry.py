@@ -127,7 +127,10 @@ def heard(
 def pinged(
     state: State, key: Key, misses: int, now_ms: int, load: Load | None = None, *, patience: Patience = PATIENCE
 ) -> tuple[State, list[Change]]:
-    """Return the state, changed in place, after a ping: `misses` are those in a row until now, 0 when this one was answered."""
+    """Return the state, changed in place, after a ping.
+
+    `misses` are those in a row until now, 0 when this one was answered.
+    """
     known = state.get(key)
     if known is None or (misses and misses == known.misses):
         return state, []
