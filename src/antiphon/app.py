@@ -18,6 +18,7 @@ from antiphon import subjects
 from antiphon.actors.breaker import BreakerActor, BreakerHandle
 from antiphon.actors.master import Master
 from antiphon.actors.monitor import Monitor
+from antiphon.actors.policy import PolicyActor
 from antiphon.actors.registry import Registry
 from antiphon.actors.search import SearchBounds
 from antiphon.bus.bus import Bus
@@ -26,6 +27,7 @@ from antiphon.bus.home import default_data_dir
 from antiphon.bus.server import EmbeddedServer
 from antiphon.decide import fuse
 from antiphon.decide.dispatch import Dispatch
+from antiphon.decide.policy import Access
 from antiphon.decide.registry import RegistryView
 from antiphon.decide.traffic import Traffic
 from antiphon.errors import ServerFailed
@@ -43,7 +45,9 @@ log = structlog.get_logger("antiphon.app")
 
 
 class MasterRole:
-    """The actors of a master: facts, registry, breaker, search, monitor; started in this order, stopped in reverse.
+    """The actors of a master, started in this order, stopped in reverse.
+
+    Facts, policy, registry, breaker, search, monitor.
 
     Args:
         bus: its connection.
@@ -68,6 +72,7 @@ class MasterRole:
         self.settings = settings
         self.fallbacks = tuple(fallbacks)
         self.view: View[RegistryView] = View(RegistryView())
+        self.access: View[Access] = View(Access())
         self.supervisor = Supervisor(intensity=settings.intensity())
         self.discovery = Discovery(
             bus,
@@ -100,6 +105,7 @@ class MasterRole:
             pages=settings.pages(),
         )
         await self.supervisor.start("facts", lambda: facts)
+        await self.supervisor.start("policy", lambda: PolicyActor(bus, self.access, facts, bounds=bounds))
         await self.supervisor.start(
             "registry", lambda: Registry(bus, self.view, facts, patience=settings.patience(), bounds=bounds)
         )
