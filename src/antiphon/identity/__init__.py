@@ -10,10 +10,14 @@ from importlib import import_module
 from types import ModuleType
 
 _MODULES = {
+    "callout": "antiphon.identity.callout",
+    "credential": "antiphon.identity.credential",
     "opaque": "antiphon.identity.opaque",
     "proof": "antiphon.identity.proof",
     "seal": "antiphon.identity.seal",
+    "server_config": "antiphon.identity.server_config",
     "tokens": "antiphon.identity.tokens",
+    "vault": "antiphon.identity.vault",
     "xkey": "antiphon.identity.xkey",
 }
 

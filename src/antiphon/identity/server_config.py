@@ -1,0 +1,97 @@
+"""What the nats-server's configuration says of identity: accounts, limits, and who answers for everybody else (ADR-26).
+
+Three accounts: `SYS` sees the whole server and ends connections; `AUTH` holds nobody but the callout, which may hear
+authorization requests and answer each once; `APP` is the fabric. Their static users are nkeys whose seeds are in the
+vault. Everybody else is put into `APP` with the permissions that the callout says, or refused: there is no anonymous
+user. Text, from public keys alone, so it may be printed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from antiphon.identity.vault import PublicNames
+
+SYSTEM_ACCOUNT: Final = "SYS"
+CALLOUT_ACCOUNT: Final = "AUTH"
+APP_ACCOUNT: Final = "APP"
+"""The one account that the callout puts anybody into; hard-coded, because the issuer's key could sign for any."""
+ASK: Final = "$SYS.REQ.USER.AUTH"
+"""Where the server asks the callout."""
+ANSWER_MS_MAX: Final = 2_000
+"""How long the server waits for a client's first line, and then for the callout."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountLimits:
+    """What one account may use of a server.
+
+    The rights of single users cannot hold these: the server ignores them in a callout's answer (nats-facts.md).
+
+    Attributes:
+        connections: of `APP`, the masters' included. Each costs the server 42 KB.
+        subscriptions: of `APP`.
+        payload_bytes: of one message.
+        streams: JetStream's, of `APP`.
+        consumers: JetStream's, of `APP`.
+    """
+
+    connections: int = 20_000
+    subscriptions: int = 1_000_000
+    payload_bytes: int = 1_048_576
+    streams: int = 100
+    consumers: int = 10_000
+
+
+def configuration(public: PublicNames, limits: AccountLimits | None = None) -> str:
+    """Return the lines of a server's configuration that make it ask the callout; for `Options.more`, or an include."""
+    most = limits or AccountLimits()
+    static = f"{public.callout}, {public.master}, {public.system}"
+    return f"""\
+accounts {{
+  {SYSTEM_ACCOUNT}: {{ users: [ {{ nkey: {public.system} }} ] }}
+  {CALLOUT_ACCOUNT}: {{
+    users: [
+      {{
+        nkey: {public.callout}
+        permissions: {{
+          subscribe: ["{ASK}"]
+          publish: {{ deny: [">"] }}
+          allow_responses: {{ max: 1, expires: "5s" }}
+        }}
+      }}
+    ]
+  }}
+  {APP_ACCOUNT}: {{
+    jetstream: {{ max_streams: {most.streams}, max_consumers: {most.consumers} }}
+    limits: {{
+      max_connections: {most.connections}
+      max_subscriptions: {most.subscriptions}
+      max_payload: {most.payload_bytes}
+    }}
+    users: [ {{ nkey: {public.master} }} ]
+  }}
+}}
+system_account: {SYSTEM_ACCOUNT}
+authorization {{
+  timeout: {ANSWER_MS_MAX / 1_000:g}
+  auth_callout {{
+    issuer: {public.issuer}
+    account: {CALLOUT_ACCOUNT}
+    auth_users: [ {static} ]
+    xkey: {public.xkey}
+  }}
+}}"""
+
+
+def production(public: PublicNames, limits: AccountLimits | None = None) -> str:
+    """Return the same with what to do with it, for a server that Antiphon does not start."""
+    return f"""\
+# Include this in the configuration of every server of the cluster (nats-server 2.14.3 or newer). It has no secrets.
+#   - A change of `authorization` needs a rolling restart; a reload drops every connection that the callout let in.
+#   - The masters need the folder `keys` that these keys are from, with mode 0700; whoever has it is the fabric.
+#   - Add `tls {{ ... }}`, because tokens travel in a client's first line, and `jetstream {{ store_dir: ... }}`.
+#   - Leave `no_auth_user` out: it would let everybody in.
+{configuration(public, limits)}
+"""
