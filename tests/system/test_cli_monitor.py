@@ -55,6 +55,8 @@ def test_once_for_programs_and_for_people(here: Fabric) -> None:
         "requests_per_second",
         "coverage",
         "suspects_itself",
+        "nodes_left_out",
+        "alerts_left_out",
     }
     assert view["masters"] == ["master"]
     choir = node_of(view, "choir")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.decide.overview import merge
+from antiphon.bus.codec import encode
+from antiphon.decide.overview import bounded, merge
 from antiphon.decide.traffic import SECONDS, Traffic
+from antiphon.messages.alerts import OpenAlert
 from antiphon.messages.monitor import MonitorInstance, MonitorNode, MonitorView
 from antiphon.messages.registry import Status
 from antiphon.messages.search import Outcome
@@ -64,3 +66,54 @@ def test_several_masters_make_one_view() -> None:
     assert blog.coverage is not None
     assert abs(blog.coverage - 0.875) < 0.001, "each master counts for as much as it asked"
     assert merge(views[:1]) == views[0]
+
+
+NODES = st.builds(
+    lambda status, breaker, coverage: node(status, 0, coverage, breaker),
+    st.sampled_from(Status),
+    st.sampled_from(["closed", "open"]),
+    st.none() | st.floats(0, 1),
+)
+ALERTS = st.builds(
+    lambda severity, text: OpenAlert(
+        id="x", kind="error_rate", subject="blog", severity=severity, value=1, text=text, since_ms=0, master="a"
+    ),
+    st.sampled_from(["warning", "critical"]),
+    st.text(max_size=200),
+)
+
+
+@given(st.lists(NODES, max_size=12), st.lists(ALERTS, max_size=12), st.integers(600, 6_000))
+def test_a_view_fits_and_says_what_it_leaves_out(
+    nodes: list[MonitorNode], alerts: list[OpenAlert], bytes_max: int
+) -> None:
+    named = tuple(one.model_copy(update={"node": f"n{at:02}"}) for at, one in enumerate(nodes))
+    told = tuple(one.model_copy(update={"id": f"a{at:02}"}) for at, one in enumerate(alerts))
+    view = MonitorView(at_ms=1, masters=("a",), nodes=named, alerts=told)
+    shown = bounded(view, bytes_max)
+    assert len(shown.model_dump_json()) <= bytes_max
+    assert (len(shown.nodes) + shown.nodes_left_out, len(shown.alerts) + shown.alerts_left_out) == (
+        len(nodes),
+        len(alerts),
+    )
+    assert (shown.nodes, shown.alerts) == (
+        tuple(one for one in named if one in shown.nodes),
+        tuple(one for one in told if one in shown.alerts),
+    ), "in their order"
+    if any(one.status is Status.DOWN for one in set(named) - set(shown.nodes)):
+        assert all(one.status is Status.DOWN for one in shown.nodes), "what is well is left out first"
+    if any(one.severity == "critical" for one in set(told) - set(shown.alerts)):
+        assert all(one.severity == "critical" for one in shown.alerts)
+    whole = merge([view, shown])
+    assert (whole.nodes_left_out, whole.alerts_left_out) == (0, 0), "another master has shown it"
+
+
+def test_the_largest_fleet_that_one_master_bears_is_seen() -> None:
+    instances = tuple(MonitorInstance(instance=f"{at:08x}", status=Status.ACTIVE) for at in range(5))
+    well = [node(Status.ACTIVE, 1.5, 1.0).model_copy(update={"instances": instances}) for _ in range(2_000)]
+    nodes = [one.model_copy(update={"node": f"node-{at:04}"}) for at, one in enumerate(well)]
+    nodes[700] = nodes[700].model_copy(update={"status": Status.DOWN})
+    view = bounded(MonitorView(at_ms=1, masters=("a",), nodes=tuple(nodes)), 900_000)
+    assert 800_000 < len(encode(view)) <= 900_000
+    assert nodes[700] in view.nodes
+    assert view.nodes_left_out > 0

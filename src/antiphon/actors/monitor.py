@@ -15,7 +15,7 @@ from antiphon.actors.alerting import AlertDesk, Condition
 from antiphon.actors.breaker import BreakerHandle
 from antiphon.actors.pings import Echo, Pings
 from antiphon.bus.bus import Bus, Call
-from antiphon.decide import health
+from antiphon.decide import health, overview
 from antiphon.decide.alerts import AlertBounds
 from antiphon.decide.breaker import Breaker, State
 from antiphon.decide.dispatch import Dispatch
@@ -38,6 +38,9 @@ CALLS_MIN = 20
 """Fewer requests within the window say nothing of an error rate or of coverage."""
 ALL = "search"
 """The subject of alerts that are not of one node."""
+
+VIEW_BYTES_MAX = 900_000
+"""A view ends here and says how much it leaves out; a NATS message holds 1 MB."""
 
 Judge = Callable[[Key, int, Load | None], None]
 """Is told of each ping: of whom, misses in a row until now, and what it said of itself."""
@@ -121,7 +124,7 @@ class Monitor(Actor):
     async def ask(self, call: Call[MonitorAsk]) -> MonitorView:  # noqa: ARG002 - it asks nothing else
         """Say how everything is."""
         total = self.traffic.fabric()
-        return MonitorView(
+        view = MonitorView(
             at_ms=self.bus.clock.wall_ms(),
             masters=(self.bus.name,),
             nodes=tuple(self._node(node) for _, node in sorted(self.registry.current.nodes.items())),
@@ -130,6 +133,7 @@ class Monitor(Actor):
             coverage=total.coverage if total.expected else None,
             suspects_itself=(self.bus.name,) if self.breakers.suspects_itself() else (),
         )
+        return overview.bounded(view, min(VIEW_BYTES_MAX, self.bus.transport.payload_max))
 
     # -- pings
 

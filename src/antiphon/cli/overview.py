@@ -39,7 +39,7 @@ def row(node: MonitorNode) -> tuple[str, ...]:
 def footer(view: MonitorView) -> list[str]:
     """Return what is said below: the whole, whose view it is, and what is wrong."""
     parts = [
-        f"{len(view.nodes)} nodes, {view.requests_per_second:.1f} requests/s",
+        f"{len(view.nodes) + view.nodes_left_out} nodes, {view.requests_per_second:.1f} requests/s",
         f"seen by {', '.join(view.masters)}",
     ]
     if view.coverage is not None:
@@ -47,6 +47,9 @@ def footer(view: MonitorView) -> list[str]:
     lines = ["; ".join(parts)]
     if view.suspects_itself:
         lines.append(f"{', '.join(view.suspects_itself)} sees most nodes fail at once and suspects itself")
+    if view.nodes_left_out or view.alerts_left_out:
+        left_out = f"{view.nodes_left_out} nodes, which are better off, and {view.alerts_left_out} alerts"
+        lines.append(f"no room for {left_out}")
     return lines + [f"{one.severity}: {line(one.text)} [{one.id}]" for one in view.alerts]
 
 

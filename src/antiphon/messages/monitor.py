@@ -56,6 +56,8 @@ class MonitorView(Message):
     requests_per_second: float = Field(default=0.0, ge=0, description="requests to nodes")
     coverage: float | None = Field(default=None, ge=0, le=1)
     suspects_itself: tuple[Name, ...] = Field(default=(), description="masters that see most nodes fail at once")
+    nodes_left_out: Count = Field(default=0, description="nodes for which there was no room: those that are well")
+    alerts_left_out: Count = Field(default=0, description="alerts for which there was no room: the least severe ones")
 
 
 class MonitorAsk(Request[MonitorView]):
