@@ -8,7 +8,7 @@ form, with an API key in place of a refresh token, so that many short commands c
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Final
@@ -121,7 +121,7 @@ class Held:
 
 
 @asynccontextmanager
-async def held(path: Path, wait_ms: int = LOCK_WAIT_MS) -> AsyncIterator[Held]:
+async def held(path: Path, wait_ms: int = LOCK_WAIT_MS) -> AsyncGenerator[Held]:
     """Hold a credential alone while it is renewed.
 
     Raises what `read` does, and `OutOfBudget` when another process holds it for longer than `wait_ms`.

@@ -15,7 +15,7 @@ import secrets
 import stat
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -104,7 +104,7 @@ def sync_folder(folder: Path) -> None:
 
 
 @asynccontextmanager
-async def locked(path: Path, wait_ms: int) -> AsyncIterator[None]:
+async def locked(path: Path, wait_ms: int) -> AsyncGenerator[None]:
     """Hold the lock beside a file while the block runs; the system gives it back when this process ends.
 
     The lock file stays: removing it would race with a taker. Raises `OutOfBudget` when another holds it for longer.
