@@ -176,6 +176,7 @@ class Bus:
         self._entropy = ""
         self._entropy_at = 0
         self._started = False
+        self._closing: list[Callable[[], Awaitable[None]]] = []
 
     async def start(self) -> None:
         """Subscribe to the inbox."""
@@ -183,8 +184,14 @@ class Bus:
             self._started = True
             await self.transport.subscribe(self.inbox_dot + ">", self._receive)
 
+    def before_close(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Call when the bus is closed, while there still is a connection."""
+        self._closing.append(call)
+
     async def close(self) -> None:
         """Drain every subscription and disconnect."""
+        while self._closing:
+            await self._closing.pop()()
         await self.transport.close()
 
     # -- asking

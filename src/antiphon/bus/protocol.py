@@ -7,7 +7,7 @@ stands once, above them, in `bus.bus`.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 STATUS = "Status"
@@ -127,6 +127,29 @@ class Counter(Protocol):
 
     async def value(self, subject: str) -> int:
         """Return a counter's value, 0 where it was never added to."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What to show at a server's door.
+
+    Attributes:
+        nkey_seed: the user key whose owner signs the server's nonce.
+        token: an access token, or what one is asked for with.
+        expires_ms: when the token expires, on this process's monotonic clock; None for one that does not.
+    """
+
+    nkey_seed: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    expires_ms: int | None = None
+
+
+class Logins(Protocol):
+    """Where a transport gets its login from, at every connection anew."""
+
+    async def login(self) -> Login:
+        """Return the login of now; raises an `AntiphonError` where none can be had."""
         ...
 
 
