@@ -17,7 +17,7 @@ import structlog
 
 from antiphon.bus.bus import Bus, Call
 from antiphon.decide import present
-from antiphon.errors import AntiphonError, HandlerFailed, UnknownMethod
+from antiphon.errors import AntiphonError, HandlerFailed, Overloaded, UnknownMethod
 from antiphon.messages.base import Acknowledged, Message
 from antiphon.messages.handler import Query
 from antiphon.messages.lane import Load, NodeCancel, NodeFound, NodeSearch
@@ -66,6 +66,8 @@ class Responder(Actor):
         self.joined = asyncio.Event()
         self._search = search
         self._threads = Threads(self.node_bounds.threads_max, f"node:{bus.name}")
+        self._kept = 0
+        """Threads that run a handler for which nobody waits any more; it cannot be cut off."""
         self._latency_us = 0.0
         self._made_ms = bus.clock.now_ms()
         self._heartbeat_ms = self.node_bounds.join_retry_ms
@@ -165,8 +167,41 @@ class Responder(Actor):
     async def _run(self, handler: SearchHandler, query: Query) -> Any:
         if inspect.iscoroutinefunction(handler):
             return await handler(query)
-        result = await self._threads.run(handler, query)
+        result = await self._in_thread(handler, query)
         return await result if inspect.isawaitable(result) else result
+
+    async def _in_thread(self, handler: SearchHandler, query: Query) -> Any:
+        """Run a plain handler in a thread, which it keeps until it returns, also when its question is cut off."""
+        if self._kept >= self.node_bounds.threads_max:
+            # waiting for a thread would cost the asker its deadline, and say nothing of why
+            text = f"all {self._kept} threads of {self.bus.name} run handlers that nobody waits for any more"
+            raise Overloaded(text, retry_after_ms=self.bounds.retry_after_ms)
+        loop = asyncio.get_running_loop()
+        is_running = is_kept = False
+
+        def ended() -> None:
+            nonlocal is_running
+            is_running = False
+            self._kept -= is_kept
+
+        def call() -> Any:
+            nonlocal is_running
+            is_running = True
+            try:
+                return handler(query)
+            finally:
+                with suppress(RuntimeError):  # the loop has ended: nobody counts any more
+                    loop.call_soon_threadsafe(ended)
+
+        try:
+            return await self._threads.run(call)
+        except asyncio.CancelledError:
+            if is_running:
+                is_kept = True
+                self._kept += 1
+                if self._kept == self.node_bounds.threads_max:
+                    log.warning("node.threads_kept", node=self.bus.name, instance=self.instance, threads=self._kept)
+            raise
 
     # -- keeping its place
 

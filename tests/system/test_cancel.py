@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from antiphon.messages.facts import SearchFinished
 from antiphon.messages.lane import NodeCancel
 from antiphon.messages.registry import HeartBeaten
 from antiphon.messages.search import SearchAbandoned
+from antiphon.responder import NodeBounds
 from fabrics import until
 from fleet import Fleet, found
 
@@ -89,6 +91,31 @@ async def test_the_deadline_cuts_the_handler_off_and_is_counted_as_waste(fleet: 
     beats = await fleet.heard(HeartBeaten)
     await until(lambda: any(beat.load.cancelled == 1 and beat.load.wasted_us >= 100_000 for beat in beats))
     assert node.name == "stuck"
+
+
+async def test_a_plain_handler_keeps_its_thread_and_when_all_are_kept_it_is_said_at_once(fleet: Fleet) -> None:
+    await fleet.master()
+    let_go = threading.Event()
+
+    def stuck(query: Any) -> list[Any]:
+        if "hang" in query.text:
+            let_go.wait(60)
+        return []
+
+    await fleet.node("stuck", stuck, bounds=NodeBounds(threads_max=2))
+    client = await fleet.client()
+    try:
+        for _ in range(2):
+            assert (await client.search("hang", deadline_ms=200)).coverage.timed_out == 1
+        [line] = (await client.search("whales", deadline_ms=5_000)).nodes
+        assert (line.outcome, line.code) == ("failed", "overloaded")
+        assert line.took_us < 4_000_000, "nobody waits for a thread that does not come back"
+    finally:
+        let_go.set()
+
+    async with asyncio.timeout(10):
+        while not (await client.search("whales", deadline_ms=5_000)).complete:  # noqa: ASYNC110 - it is asked again
+            await asyncio.sleep(0.01)
 
 
 async def test_cancelling_what_has_ended_is_no_error(fleet: Fleet) -> None:
