@@ -27,7 +27,7 @@ from antiphon.bus.home import default_data_dir
 from antiphon.bus.server import EmbeddedServer
 from antiphon.decide import fuse
 from antiphon.decide.dispatch import Dispatch
-from antiphon.decide.policy import Access
+from antiphon.decide.policy import Access, Verify
 from antiphon.decide.registry import RegistryView
 from antiphon.decide.traffic import Traffic
 from antiphon.errors import ServerFailed
@@ -54,6 +54,7 @@ class MasterRole:
         settings: its limits.
         fallbacks: nodes in this process that answer when no other does.
         sinks: where alerts go besides the log and the bus.
+        verify: reads on-behalf-of tokens; without one they are refused.
         dice: what choices are drawn with; tests give seeded ones.
     """
 
@@ -64,10 +65,12 @@ class MasterRole:
         *,
         fallbacks: Sequence[Node] = (),
         sinks: Sequence[Sink] = (),
+        verify: Verify | None = None,
         dice: Random | None = None,
     ) -> None:
         self.bus = bus
         self.sinks = tuple(sinks)
+        self.verify = verify
         self.dice = dice
         self.settings = settings
         self.fallbacks = tuple(fallbacks)
@@ -107,7 +110,8 @@ class MasterRole:
         await self.supervisor.start("facts", lambda: facts)
         await self.supervisor.start("policy", lambda: PolicyActor(bus, self.access, facts, bounds=bounds))
         await self.supervisor.start(
-            "registry", lambda: Registry(bus, self.view, facts, patience=settings.patience(), bounds=bounds)
+            "registry",
+            lambda: Registry(bus, self.view, facts, access=self.access, patience=settings.patience(), bounds=bounds),
         )
         handle, traffic = BreakerHandle(), Traffic()
         await self.supervisor.start(
@@ -127,6 +131,8 @@ class MasterRole:
                 door=settings.door(),
                 bounds=bounds,
                 fallbacks=self.fallbacks,
+                access=self.access,
+                verify=self.verify,
                 traffic=traffic,
                 dice=self.dice,
             ),

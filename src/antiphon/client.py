@@ -129,6 +129,7 @@ class Client:
         paged: bool = False,
         deadline_ms: int = DEADLINE_MS,
         request_id: str | None = None,
+        behalf: str | None = None,
     ) -> SearchAnswer:
         """Ask all nodes, or the named ones, and return one ranked answer.
 
@@ -145,9 +146,11 @@ class Client:
             paged: keep the list, so that `answer.next` is the cursor of the next page; see `pages`.
             deadline_ms: how long to wait at most; an answer with what is there by then comes in time.
             request_id: the id under which logs and facts know the request.
+            behalf: a delegate's token that says for whom he asks; the answer is what that principal may see.
 
         Raises:
             Malformed: the question is empty, too long, or holds control characters.
+            NotAllowed: the token is not taken, or the identity is suspended.
             UnknownNode: a named or required node is not registered.
             NoResponders: no master runs on this bus.
             OutOfBudget: not even a partial answer came in time.
@@ -164,6 +167,7 @@ class Client:
                 balancer=balancer,
                 explain=explain,
                 paged=paged,
+                behalf=behalf,
             )
         except ValidationError as error:
             raise Malformed(first_reason(error)) from None
@@ -176,11 +180,13 @@ class Client:
                 await self.bus.publish(SearchAbandoned(request=request_id))
             raise
 
-    async def page(self, cursor: str, *, limit: int = 10, deadline_ms: int = DEADLINE_MS) -> SearchAnswer:
-        """Return the page that a cursor stands for; raises `CursorExpired` when its list is gone."""
+    async def page(
+        self, cursor: str, *, limit: int = 10, deadline_ms: int = DEADLINE_MS, behalf: str | None = None
+    ) -> SearchAnswer:
+        """Return the page that a cursor stands for; raises `CursorExpired` when its list is gone or somebody else's."""
         master, _, _ = parse_cursor(cursor)
         try:
-            ask = SearchPage(cursor=cursor, limit=limit)
+            ask = SearchPage(cursor=cursor, limit=limit, behalf=behalf)
         except ValidationError as error:
             raise Malformed(first_reason(error)) from None
         try:
@@ -189,13 +195,13 @@ class Client:
             raise CursorExpired(f"the master {master!r} that kept this list is gone: ask again") from None
 
     async def pages(
-        self, query: str, *, limit: int = 10, deadline_ms: int = DEADLINE_MS
+        self, query: str, *, limit: int = 10, deadline_ms: int = DEADLINE_MS, behalf: str | None = None
     ) -> AsyncIterator[SearchAnswer]:
         """Yield the answer to a question page by page."""
-        answer = await self.search(query, limit=limit, deadline_ms=deadline_ms, paged=True)
+        answer = await self.search(query, limit=limit, deadline_ms=deadline_ms, paged=True, behalf=behalf)
         yield answer
         while answer.next is not None:
-            answer = await self.page(answer.next, limit=limit, deadline_ms=deadline_ms)
+            answer = await self.page(answer.next, limit=limit, deadline_ms=deadline_ms, behalf=behalf)
             yield answer
 
     async def nodes(

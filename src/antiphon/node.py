@@ -37,6 +37,7 @@ from antiphon import logs, subjects
 from antiphon.bus.bus import Bus
 from antiphon.bus.codec import first_reason
 from antiphon.bus.connect import connect
+from antiphon.decide.policy import Verify
 from antiphon.errors import InvalidSetting
 from antiphon.messages.lane import NodeSearch
 from antiphon.messages.registry import NodeJoin
@@ -100,6 +101,7 @@ class Node:
         }
         self._capabilities = tuple(capabilities)
         self._search: SearchHandler | None = None
+        self._verify: Verify | None = None
         self._bus: Bus | None = None
         self._discovery: Discovery | None = None
         self._responder: Responder | None = None
@@ -134,7 +136,14 @@ class Node:
 
     def responder(self, bus: Bus) -> Responder:
         """Return the actor that answers for this node on a bus."""
-        return Responder(bus, instance=self.instance, card=self.card(), search=self._search, bounds=self.bounds)
+        return Responder(
+            bus,
+            instance=self.instance,
+            card=self.card(),
+            search=self._search,
+            bounds=self.bounds,
+            verify=self._verify,
+        )
 
     async def find(self, bus: Bus, ask: NodeSearch) -> bytes:
         """Answer a question in this process, without a lane: how masters ask their fallback nodes."""
@@ -143,7 +152,13 @@ class Node:
         return await self._responder.find(ask)
 
     async def start(
-        self, nats: str | None = None, *, context: str | None = None, data: Path | None = None, bus: Bus | None = None
+        self,
+        nats: str | None = None,
+        *,
+        context: str | None = None,
+        data: Path | None = None,
+        bus: Bus | None = None,
+        verify: Verify | None = None,
     ) -> None:
         """Connect, listen, and join in the background; `joined` tells when a master has taken the node in.
 
@@ -152,12 +167,14 @@ class Node:
             context: a NATS context by name.
             data: the data directory of an embedded server.
             bus: a bus of this node's own name, started, to use instead.
+            verify: reads on-behalf-of tokens; without one the masters' word is taken.
 
         Raises:
             NotConnected: no server is there; the text says what to do.
         """
         self._bus = bus or await connect(self.name, nats=nats, context=context, data=data)
         started = self._bus
+        self._verify = verify or self._verify
         self._supervisor = Supervisor()
 
         def make() -> Responder:

@@ -17,7 +17,8 @@ import structlog
 
 from antiphon.bus.bus import Bus, Call
 from antiphon.decide import present
-from antiphon.errors import AntiphonError, HandlerFailed, Overloaded, UnknownMethod
+from antiphon.decide.policy import Verify
+from antiphon.errors import AntiphonError, HandlerFailed, NotAllowed, Overloaded, UnknownMethod
 from antiphon.messages.base import Acknowledged, Message
 from antiphon.messages.handler import Query
 from antiphon.messages.lane import Load, NodeCancel, NodeFound, NodeSearch
@@ -54,7 +55,14 @@ class Responder(Actor):
     name = "node"
 
     def __init__(
-        self, bus: Bus, *, instance: str, card: NodeJoin, search: SearchHandler | None, bounds: NodeBounds | None = None
+        self,
+        bus: Bus,
+        *,
+        instance: str,
+        card: NodeJoin,
+        search: SearchHandler | None,
+        bounds: NodeBounds | None = None,
+        verify: Verify | None = None,
     ) -> None:
         self.node_bounds = bounds or NodeBounds()
         limits = ActorBounds(
@@ -65,6 +73,7 @@ class Responder(Actor):
         self.card = card
         self.joined = asyncio.Event()
         self._search = search
+        self._verify = verify
         self._threads = Threads(self.node_bounds.threads_max, f"node:{bus.name}")
         self._kept = 0
         """Threads that run a handler for which nobody waits any more; it cannot be cut off."""
@@ -124,7 +133,10 @@ class Responder(Actor):
     @converses(NodeSearch)
     async def search(self, call: Call[NodeSearch]) -> Encoded[NodeFound]:
         """Answer a question of a master."""
-        return Encoded(await self.find(call.message))
+        ask = call.message
+        if self._verify is not None and (ask.behalf is not None or ask.delegate is not None):
+            self._check_behalf(ask, self._verify)
+        return Encoded(await self.find(ask))
 
     @converses(NodePing)
     async def ping(self, call: Call[NodePing]) -> NodePong:  # noqa: ARG002 - a ping asks nothing else
@@ -132,6 +144,15 @@ class Responder(Actor):
         load = self.load
         others = load.model_copy(update={"in_flight": load.in_flight - 1})  # this one is no work
         return NodePong(load=others, version=self.card.version, uptime_ms=self.bus.clock.now_ms() - self._made_ms)
+
+    def _check_behalf(self, ask: NodeSearch, verify: Verify) -> None:
+        """Raise `NotAllowed` where a question is asked on somebody's behalf and no token says so."""
+        try:
+            _claimed(ask, verify)
+        except NotAllowed as error:
+            self.bus.counters.refuse(error.code)
+            log.warning("node.behalf_refused", node=self.bus.name, request=ask.request, error=error.text)
+            raise
 
     async def find(self, ask: NodeSearch) -> bytes:
         """Run the author's handler and return the encoded `NodeFound`; whatever it raises is `HandlerFailed`."""
@@ -146,6 +167,8 @@ class Responder(Actor):
             caller=ask.caller,
             budget_ms=ask.budget_ms,
             request=ask.request,
+            groups=ask.groups,
+            delegate=ask.delegate,
         )
         began = self.bus.clock.now_us()
         try:
@@ -244,3 +267,12 @@ class Responder(Actor):
             await self.bus.publish(HeartBeaten(load=self._load_since_start()), instance=self.instance)
         except AntiphonError as error:
             log.info("node.not_beaten", node=self.bus.name, code=error.code)
+
+
+def _claimed(ask: NodeSearch, verify: Verify) -> None:
+    """Raise `NotAllowed` unless a token says that this delegate asks for this caller."""
+    if ask.behalf is None or ask.delegate is None:
+        raise NotAllowed("it is asked on somebody's behalf, and one of token and delegate is missing")
+    claims = verify(ask.behalf, ask.delegate)
+    if (claims.principal, claims.delegate) != (ask.caller, ask.delegate):
+        raise NotAllowed("the on-behalf-of token names somebody else")

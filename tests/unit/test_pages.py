@@ -14,6 +14,10 @@ BOUNDS = PageBounds(keep_ms=1_000, lists_max=5, bytes_max=100)
 TOKENS = st.sampled_from([f"t{at}" for at in range(9)])
 
 
+def anybody(_kept: str) -> bool:
+    return True
+
+
 class Keeping(RuleBasedStateMachine):
     """Keep lists, read them, let time pass."""
 
@@ -36,9 +40,9 @@ class Keeping(RuleBasedStateMachine):
         kept = self.kept.get(token)
         if kept is None or self.now_ms >= kept[2]:
             with pytest.raises(CursorExpired):
-                self.pages.get(token, self.now_ms)
+                self.pages.get(token, self.now_ms, anybody)
         else:
-            assert self.pages.get(token, self.now_ms) == kept[0]
+            assert self.pages.get(token, self.now_ms, anybody) == kept[0]
 
     @rule(passed_ms=st.sampled_from([1, 499, 500, 999, 1_000]))
     def wait(self, passed_ms: int) -> None:
@@ -58,16 +62,27 @@ TestKeeping = Keeping.TestCase
 def test_a_list_is_gone_exactly_after_its_time() -> None:
     pages: Pages[str] = Pages(BOUNDS)
     pages.keep("t", "list", 1, now_ms=7)
-    assert pages.get("t", 1_006) == "list"
+    assert pages.get("t", 1_006, anybody) == "list"
     with pytest.raises(CursorExpired, match="1 s"):
-        pages.get("t", 1_007)
+        pages.get("t", 1_007, anybody)
+
+
+def test_somebody_elses_list_is_refused_as_one_that_is_gone() -> None:
+    pages: Pages[str] = Pages(BOUNDS)
+    pages.keep("t", "list", 1, now_ms=0)
+    with pytest.raises(CursorExpired) as refused:
+        pages.get("t", 1, lambda kept: kept != "list")
+    with pytest.raises(CursorExpired) as gone:
+        pages.get("other", 1, anybody)
+    assert refused.value.text == gone.value.text
+    assert pages.get("t", 1, anybody) == "list", "and it stays where it is"
 
 
 def test_a_list_above_all_bounds_is_not_kept_and_does_no_harm() -> None:
     pages: Pages[str] = Pages(BOUNDS)
     pages.keep("t", "list", 101, now_ms=0)
     with pytest.raises(CursorExpired):
-        pages.get("t", 0)
+        pages.get("t", 0, anybody)
     assert (len(pages), pages.bytes) == (0, 0)
 
 

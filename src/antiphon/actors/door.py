@@ -50,16 +50,16 @@ class Door:
         if self.bounds.is_exact and self.bounds.rate is not None:
             self._counter = await self.bus.transport.counter(counters_of(self.bus.prefix))
 
-    async def enter(self, call: Call[Any]) -> None:
-        """Let a question in, to be followed by `leave`; raises `Overloaded` with when to come back."""
+    async def enter(self, call: Call[Any], name: str) -> None:
+        """Let somebody's question in, to be followed by `leave`; raises `Overloaded` with when to come back."""
         now_ms = self.bus.clock.now_ms()
         rate = self.bounds.rate
         if rate is not None:
-            after_ms = self._callers.judge(call.caller, rate, now_ms).retry_after_ms
+            after_ms = self._callers.judge(name, rate, now_ms).retry_after_ms
             if not after_ms and self._counter is not None:
-                after_ms = await self._count(self._counter, call.caller, rate)
+                after_ms = await self._count(self._counter, name, rate)
             if after_ms:
-                text = f"{call.caller} may search {rate.count} times in {rate.period_ms // 1_000} s"
+                text = f"{name} may search {rate.count} times in {rate.period_ms // 1_000} s"
                 raise Overloaded(text, retry_after_ms=after_ms)
         verdict = self.admission.enter(now_ms - call.arrived_ms, now_ms)
         if not verdict.is_allowed:

@@ -12,14 +12,17 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
+from antiphon.actors.asker import Askers
 from antiphon.actors.breaker import BreakerHandle
 from antiphon.actors.door import Door, DoorBounds
-from antiphon.actors.search import Ground, Listing, Search, SearchBounds
+from antiphon.actors.listing import Listing
+from antiphon.actors.search import Ground, Search, SearchBounds
 from antiphon.bus.bus import Bus, Call
 from antiphon.decide.cut import cut, flagged
 from antiphon.decide.dispatch import Dispatch, DispatchBounds
 from antiphon.decide.fusing import Fusing, NodeReply
 from antiphon.decide.pages import Pages, cursor, parse_cursor
+from antiphon.decide.policy import Access, Principal, Verify
 from antiphon.decide.registry import RegistryView
 from antiphon.decide.retry import RetryBounds
 from antiphon.decide.traffic import Traffic
@@ -51,15 +54,20 @@ class Master(Actor):
         door: DoorBounds | None = None,
         bounds: ActorBounds | None = None,
         fallbacks: Sequence[Node] = (),
+        access: View[Access] | None = None,
+        verify: Verify | None = None,
         traffic: Traffic | None = None,
         dice: Random | None = None,
     ) -> None:
         super().__init__(bus, bounds=bounds)
         self.facts = facts
         self.traffic = traffic or Traffic()
+        self.door = Door(bus, door or DoorBounds())
+        self.askers = Askers(bus.clock, access or View(Access()), registry, verify, self.door.bounds.rate)
         self.ground = Ground(
             bus=bus,
             registry=registry,
+            askers=self.askers,
             dispatch=Dispatch(dispatch or DispatchBounds(), breakers, dice or Random()),  # noqa: S311 - no secret, a choice
             suspects_itself=breakers.suspects_itself,
             limits=search or SearchBounds(),
@@ -67,7 +75,6 @@ class Master(Actor):
             retries=retries or RetryBounds(),
             retry_budget=(retries or RetryBounds()).budget(),
         )
-        self.door = Door(bus, door or DoorBounds())
         self.pages: Pages[Listing] = Pages(self.ground.limits.pages)
         self._finished = facts.subject(SearchFinished)
 
@@ -79,25 +86,27 @@ class Master(Actor):
     async def search(self, call: Call[SearchAsk]) -> Encoded[SearchAnswer]:
         """Answer a question, unless its asker asks too often or this master has too much to do already."""
         began_us = self.bus.clock.now_us()
+        who = Principal(call.caller)
         try:
-            await self.door.enter(call)
+            who = self.askers.who(call.caller, call.message.behalf)
+            await self.door.enter(call, who.name)
         except AntiphonError as error:
-            self._tell_refused(call, began_us, error.code)
+            self._tell_refused(call, who, began_us, error.code)
             raise
         try:
-            return await self._search(call, began_us)
+            return await self._search(call, who, began_us)
         finally:
             self.door.leave()
 
-    async def _search(self, call: Call[SearchAsk], began_us: int) -> Encoded[SearchAnswer]:
+    async def _search(self, call: Call[SearchAsk], who: Principal, began_us: int) -> Encoded[SearchAnswer]:
         try:
-            search = Search(self.ground, call)
+            search = Search(self.ground, call, who)
             await search.gather()
         except AntiphonError as error:
-            self._tell_refused(call, began_us, error.code)
+            self._tell_refused(call, who, began_us, error.code)
             raise
         except asyncio.CancelledError:
-            self._tell_refused(call, began_us, Abandoned.code)
+            self._tell_refused(call, who, began_us, Abandoned.code)
             raise
         listing, fusing = search.listing()
         answer = self.cut(listing, search.replies, fusing, offset=0, limit=call.message.limit, began_us=began_us)
@@ -106,21 +115,25 @@ class Master(Actor):
             self.pages.keep(listing.token, listing, size, self.bus.clock.now_ms())
         self.traffic.finished(answer.nodes)
         if self.facts.is_on:
-            self._tell_finished(call, len(fusing.scored) - len(listing.unique.scored), answer)
+            self._tell_finished(who, len(fusing.scored) - len(listing.unique.scored), answer)
         return Encoded(encode_wire(answer))
 
     @converses(SearchPage)
     async def page(self, call: Call[SearchPage]) -> Encoded[SearchAnswer]:
-        """Answer with a page of a list that is kept."""
+        """Answer with a page of a list that is kept, to whom it was made for, while he may see all that it is from."""
         began_us = self.bus.clock.now_us()
+        who = self.askers.who(call.caller, call.message.behalf)
         master, token, offset = parse_cursor(call.message.cursor)
         if master != self.bus.name:
             raise CursorExpired(f"this cursor belongs to the master {master!r}")
-        listing = self.pages.get(token, self.bus.clock.now_ms())
+        listing = self.pages.get(token, self.bus.clock.now_ms(), lambda kept: self._may_see(who, kept))
         replies = listing.replies()
         fusing = listing.fusion.fuse(listing.question, replies) if listing.ask.explain else None
         answer = self.cut(listing, replies, fusing, offset=offset, limit=call.message.limit, began_us=began_us)
         return Encoded(encode_wire(answer))
+
+    def _may_see(self, who: Principal, listing: Listing) -> bool:
+        return listing.owner == who.name and all(self.askers.may_search(who, line.node) for line in listing.lines)
 
     @hears(SearchAbandoned)
     async def abandon(self, fact: SearchAbandoned, keys: dict[str, str]) -> None:
@@ -175,10 +188,11 @@ class Master(Actor):
             took_us=self.bus.clock.now_us() - began_us,
         )
 
-    def _tell_finished(self, call: Call[SearchAsk], duplicates: int, answer: WireAnswer) -> None:
+    def _tell_finished(self, who: Principal, duplicates: int, answer: WireAnswer) -> None:
         fact = WireFinished(
             request=answer.request,
-            caller=call.caller,
+            caller=who.name,
+            delegate=who.delegate,
             query=answer.query,
             at_ms=self.bus.clock.wall_ms(),
             took_us=answer.took_us,
@@ -194,10 +208,11 @@ class Master(Actor):
         )
         self.facts.tell_encoded(self._finished, encode_wire(fact))
 
-    def _tell_refused(self, call: Call[SearchAsk], began_us: int, code: str) -> None:
+    def _tell_refused(self, call: Call[SearchAsk], who: Principal, began_us: int, code: str) -> None:
         fact = SearchFinished(
             request=call.request,
-            caller=call.caller,
+            caller=who.name,
+            delegate=who.delegate,
             query=call.message.query,
             at_ms=self.bus.clock.wall_ms(),
             took_us=self.bus.clock.now_us() - began_us,

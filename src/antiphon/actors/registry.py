@@ -17,12 +17,14 @@ import structlog
 from pydantic import ValidationError
 
 from antiphon import subjects
+from antiphon.actors.asker import Askers
 from antiphon.actors.ping import ping
 from antiphon.bus.assets import registry_of
 from antiphon.bus.bus import Bus, Call
 from antiphon.bus.codec import encode, first_reason
 from antiphon.bus.protocol import Entry, KeyValue, Watch
 from antiphon.decide import balance, cards, filters, registry
+from antiphon.decide.policy import Access
 from antiphon.decide.registry import Change, Patience, RegistryView
 from antiphon.errors import NotAllowed, NotConnected, Overloaded, UnknownNode, UnknownVersion
 from antiphon.messages.base import Acknowledged
@@ -74,11 +76,13 @@ class Registry(Actor):
         view: View[RegistryView],
         facts: Facts,
         *,
+        access: View[Access] | None = None,
         patience: Patience | None = None,
         bounds: ActorBounds | None = None,
     ) -> None:
         super().__init__(bus, bounds=bounds)
         self.view = view
+        self.askers = Askers(bus.clock, access or View(Access()), view)
         self.facts = facts
         self.patience = patience or Patience()
         self._state: registry.State = {}
@@ -165,13 +169,14 @@ class Registry(Actor):
         """Change some fields of a node's card."""
         ask, now_ms = call.message, self.bus.clock.wall_ms()
         _check_balancer(ask)
-        await self._known(ask.node)
+        await self._known(ask.node, lambda: self.view.current)
         return await self._edit(ask.node, lambda card: cards.updated(card, ask, call.caller, now_ms))
 
     @converses(NodeGet)
     async def get(self, call: Call[NodeGet]) -> NodeEntry:
-        """Return one node."""
-        return await self._known(call.message.node)
+        """Return one node that the caller may search."""
+        who = self.askers.who(call.caller)
+        return await self._known(call.message.node, lambda: self.askers.shown(who))
 
     @answers(NodeRemove)
     async def remove(self, call: Call[NodeRemove]) -> NodeRemoved:
@@ -190,12 +195,13 @@ class Registry(Actor):
 
     @answers(NodeList)
     async def list_nodes(self, call: Call[NodeList]) -> NodeListing:
-        """List the nodes that have what is asked for, as many as one message holds."""
+        """List the nodes that the caller may search and that have what is asked for, as many as one message holds."""
         is_wanted = filters.of(call.message)
+        shown = self.askers.shown(self.askers.who(call.caller)).nodes
         found: list[NodeEntry] = []
         room = min(LISTING_BYTES_MAX, self.bus.transport.payload_max)
         for entry in registry.listing(self._state, self._cards, self.bus.clock.now_ms()):
-            if is_wanted(entry):
+            if entry.node in shown and is_wanted(entry):
                 room -= len(encode(entry))
                 if room < 0 and found:
                     return NodeListing(nodes=tuple(found), master=self.bus.name, next=found[-1].node)
@@ -332,11 +338,14 @@ class Registry(Actor):
         text = f"other masters have changed the card of {node} {ATTEMPTS_MAX} times meanwhile"
         return Overloaded(text, retry_after_ms=self.bounds.retry_after_ms)
 
-    async def _known(self, node: str) -> NodeEntry:
-        """Return a node; one that another master has taken in a moment ago is waited for."""
-        await self._until(lambda: node in self.view.current.nodes)
+    async def _known(self, node: str, shown: Callable[[], RegistryView]) -> NodeEntry:
+        """Return a node of a view; one that another master has taken in a moment ago is waited for.
+
+        Also one that is there and not shown, so that the time tells nobody which of the two it is.
+        """
+        await self._until(lambda: node in shown().nodes)
         entry = registry.entry(self._state, self._cards, node, self.bus.clock.now_ms())
-        if entry is None:
+        if entry is None or node not in shown().nodes:
             raise _unknown(node)
         return entry
 

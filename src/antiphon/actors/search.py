@@ -15,21 +15,25 @@ from functools import lru_cache
 
 import orjson
 
+from antiphon.actors.asker import Askers
+from antiphon.actors.fallback import fall_back
+from antiphon.actors.listing import Listing, coverage, line_of
 from antiphon.bus.bus import Bus, Call
 from antiphon.clock import Timer
 from antiphon.decide import analyser, fuse
-from antiphon.decide.dedupe import Unique, dedupe
+from antiphon.decide.dedupe import dedupe
 from antiphon.decide.dispatch import Dispatch, Leg
-from antiphon.decide.fusing import Fusing, Fusion, NodeReply, Question
-from antiphon.decide.gather import NEVER, Ask, Gathering, Line
+from antiphon.decide.fusing import Fusing, NodeReply, Question
+from antiphon.decide.gather import NEVER, Ask, Gathering
 from antiphon.decide.pages import PageBounds
+from antiphon.decide.policy import Principal
 from antiphon.decide.registry import RegistryView
 from antiphon.decide.retry import UNDELIVERED, Answer, Budget, RetryBounds, judge
 from antiphon.decide.select import Requirement, select
 from antiphon.errors import AntiphonError, OutOfBudget
 from antiphon.messages.lane import NodeCancel, NodeSearch
 from antiphon.messages.search import Outcome, SearchAsk
-from antiphon.messages.wire import WireCoverage, WireFound, WireLine, decode_found
+from antiphon.messages.wire import WireFound, WireLine, decode_found
 from antiphon.node import Node
 from antiphon.runtime.views import View
 
@@ -55,38 +59,13 @@ class SearchBounds:
     pages: PageBounds = field(default_factory=PageBounds)
 
 
-@dataclass(slots=True)
-class Listing:
-    """A whole fused list, as pages are cut from it.
-
-    One that may be paged is kept for a minute, as the bytes that the nodes sent and their order: decoded replies are
-    thousands of objects for the garbage collector to walk. A page decodes and explains anew. Keeping costs a search
-    half as much again, because its memory is not used again while it is warm; so it is done where it is asked for.
-    """
-
-    request: str
-    ask: SearchAsk
-    question: Question
-    fusion: Fusion
-    unique: Unique
-    payloads: list[tuple[str, bytes]]
-    coverage: WireCoverage
-    lines: list[WireLine]
-    is_complete: bool
-    is_sufficient: bool
-    token: str
-
-    def replies(self) -> list[NodeReply]:
-        """Return the replies, decoded anew."""
-        return [NodeReply(node, decode_found(data)[0]) for node, data in self.payloads]
-
-
 @dataclass(frozen=True, slots=True)
 class Ground:
     """What every search of one master stands on."""
 
     bus: Bus
     registry: View[RegistryView]
+    askers: Askers
     dispatch: Dispatch
     suspects_itself: Callable[[], bool]
     limits: SearchBounds
@@ -98,18 +77,22 @@ class Ground:
 class Search:
     """One question on its way through the nodes."""
 
-    def __init__(self, ground: Ground, call: Call[SearchAsk]) -> None:
+    def __init__(self, ground: Ground, call: Call[SearchAsk], who: Principal) -> None:
         ask = call.message
         self.ground = ground
         self.call = call
+        self.who = who
         self.clock = ground.bus.clock
         self.fusion = fuse.method(ask.fusion or ground.limits.fusion)
         ours = analyser.default()
         self.question = Question(ask.query, ours.question(ask.query), ours.id)
         self.budget_ms = self._left_ms()
+        registry, shown = ground.registry.current, ground.askers.shown(who)
+        self.sees_all = shown is registry
+        self.fallbacks = [node for node in ground.fallbacks if ground.askers.may_search(who, node.name)]
         self.expected = ground.dispatch.expect(
-            ground.registry.current,
-            select(ground.registry.current, ask),
+            registry,
+            select(shown, ask),
             self,
             left_ms=self.budget_ms,
             now_ms=self.clock.now_ms(),
@@ -135,7 +118,7 @@ class Search:
     async def gather(self) -> None:
         """Ask every expected node, and the fallback nodes where none of them answered."""
         await self._gather()
-        if not self.replies and self.ground.fallbacks:
+        if not self.replies and self.fallbacks:
             await self._fall_back()
 
     def listing(self) -> tuple[Listing, Fusing]:
@@ -149,18 +132,23 @@ class Search:
         ask = self.call.message
         listing = Listing(
             request=self.call.request,
+            owner=self.who.name,
             ask=ask,
             question=self.question,
             fusion=self.fusion,
             unique=unique,
             payloads=self._payloads,
-            coverage=self._coverage(),
-            lines=[self._line(line) for line in gathering.lines] + self.fallback_lines,
+            coverage=coverage(gathering, self._suspects_itself, fell_back=bool(self.fallback_lines)),
+            lines=[line_of(line, self.flags.get(line.node, ())) for line in gathering.lines] + self.fallback_lines,
             is_complete=is_complete,
             is_sufficient=is_complete or self._is_sufficient(),
             token=self.ground.bus.draw(),
         )
         return listing, fusing
+
+    def _suspects_itself(self) -> bool:
+        """Whether most nodes fail at once; who does not see all of them is not told how the others are."""
+        return self.sees_all and self.ground.suspects_itself()
 
     def _is_sufficient(self) -> bool:
         ask = self.call.message
@@ -173,28 +161,31 @@ class Search:
         return max(0, left - min(self.ground.limits.reserve_ms, left // 5))
 
     def _payload(self, budget_ms: int) -> bytes:
-        ask = self.call.message
+        ask, who = self.call.message, self.who
         limits = self.ground.limits
-        return orjson.dumps(
-            {
-                "request": self.call.request,
-                "ticket": self._ticket,
-                "budget_ms": budget_ms,
-                "query": ask.query,
-                "terms": self.question.terms,
-                "analyser": self.question.analyser,
-                "limit": max(limits.hits_min, ask.limit),
-                "depth": max(limits.depth, ask.limit),
-                "caller": self.call.caller,
-            }
-        )
+        asked = {
+            "request": self.call.request,
+            "ticket": self._ticket,
+            "budget_ms": budget_ms,
+            "query": ask.query,
+            "terms": self.question.terms,
+            "analyser": self.question.analyser,
+            "limit": max(limits.hits_min, ask.limit),
+            "depth": max(limits.depth, ask.limit),
+            "caller": who.name,
+        }
+        if who.groups:
+            asked["groups"] = who.groups
+        if who.delegate is not None:
+            asked |= {"delegate": who.delegate, "behalf": ask.behalf}
+        return orjson.dumps(asked)
 
     async def _gather(self) -> None:
         payload = self._payload(self.budget_ms)
         wire = self.ground.bus.gather(self._on_reply)
         wire.bug = self._on_bug
         timers = [self.clock.call_after(self.budget_ms, self._on_deadline)]
-        if self.ground.fallbacks:
+        if self.fallbacks:
             reserve = min(self.ground.limits.fallback_reserve_ms, self.budget_ms // 4)
             timers.append(self.clock.call_after(self.budget_ms - reserve, self._on_nobody))
         try:
@@ -381,68 +372,11 @@ class Search:
     async def _fall_back(self) -> None:
         """Ask the nodes in this process; they are not expected, so they count for no coverage."""
         ask = NodeSearch.model_validate_json(self._payload(self._left_ms()))
-        began_us = self.clock.now_us()
-        tasks = {asyncio.ensure_future(node.find(self.ground.bus, ask)): node.name for node in self.ground.fallbacks}
-        try:
-            _, late = await asyncio.wait(tasks, timeout=self._left_ms() / 1_000)
-        finally:
-            for task in tasks:  # also when the asker has left meanwhile
-                task.cancel()
-        for task in sorted(tasks, key=tasks.__getitem__):
-            self._take_fallback(tasks[task], task, self.clock.now_us() - began_us, is_late=task in late)
-
-    def _take_fallback(self, node: str, task: asyncio.Future[bytes], took_us: int, *, is_late: bool) -> None:
-        if is_late:
-            late = OutOfBudget("no answer within the deadline")
-            line = WireLine(node=node, outcome=Outcome.TIMED_OUT, code=late.code, took_us=took_us, flags=("fallback",))
-            self.fallback_lines.append(line)
-            return
-        error = task.exception()
-        if isinstance(error, AntiphonError):
-            line = WireLine(node=node, outcome=Outcome.FAILED, code=error.code, took_us=took_us, flags=("fallback",))
-        elif error is not None:
-            raise error
-        else:
-            found, _ = decode_found(task.result())
-            self.replies.append(NodeReply(node, found))
-            self._payloads.append((node, task.result()))
-            outcome = Outcome.ANSWERED if found.hits else Outcome.EMPTY
-            line = WireLine(node=node, outcome=outcome, hits=len(found.hits), took_us=took_us, flags=("fallback",))
-        self.fallback_lines.append(line)
-
-    def _coverage(self) -> WireCoverage:
-        counts = self.gathering.counts
-        degraded: list[str] = []
-        if not self.gathering.lines:
-            degraded.append("no_nodes")
-        if self.fallback_lines:
-            degraded.append("fallback")
-        if (counts[Outcome.FAILED] or counts[Outcome.TIMED_OUT]) and self.ground.suspects_itself():
-            degraded.append("self")
-        return WireCoverage(
-            expected=len(self.gathering.lines),
-            answered=self.gathering.reached,
-            empty=counts[Outcome.EMPTY],
-            failed=counts[Outcome.FAILED],
-            timed_out=counts[Outcome.TIMED_OUT],
-            skipped_open=counts[Outcome.SKIPPED],
-            hedged=self.gathering.hedged,
-            degraded=tuple(degraded),
-        )
-
-    def _line(self, line: Line) -> WireLine:
-        assert line.outcome is not None, "the gather is over"
-        return WireLine(
-            node=line.node,
-            outcome=line.outcome,
-            instance=line.instance,
-            hits=line.hits,
-            took_us=line.took_us,
-            code=line.code,
-            text=line.text[:200] if line.text else None,
-            attempts=line.attempts,
-            flags=self.flags.get(line.node, ()),
-        )
+        for one in await fall_back(self.ground.bus, self.fallbacks, ask, self._left_ms()):
+            self.fallback_lines.append(one.line)
+            if one.found is not None:
+                self.replies.append(NodeReply(one.line.node, one.found))
+                self._payloads.append((one.line.node, one.data))
 
 
 @lru_cache(LANES_MAX)

@@ -91,6 +91,11 @@ class Limiter(Generic[K]):
         self._arrivals_ns[key] = arrival_ns + rate.step_ns
         return ALLOWED
 
+    def after_ms(self, key: K, rate: Rate, now_ms: int) -> int:
+        """Return when a key would be let in, 0 for now, and let nobody in."""
+        early_ns = self._arrivals_ns.get(key, 0) - now_ms * NS - rate.room_ns
+        return max(0, -(-early_ns // NS))
+
     def hold(self, key: K, rate: Rate, until_ms: int, now_ms: int) -> None:
         """Refuse a key until then: somebody with the exact count said so, and need not be asked again and again."""
         if key in self._arrivals_ns or self._has_room(now_ms * NS):

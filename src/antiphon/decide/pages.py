@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -46,10 +47,10 @@ class Pages(Generic[T]):
             _, gone = self._kept.popitem(last=False)
             self.bytes -= gone.size
 
-    def get(self, token: str, now_ms: int) -> T:
-        """Return a list, or raise `CursorExpired`."""
+    def get(self, token: str, now_ms: int, may_see: Callable[[T], bool]) -> T:
+        """Return a list, or raise `CursorExpired`; somebody else's is refused as one that is gone."""
         kept = self._kept.get(token)
-        if kept is None or kept.until_ms <= now_ms:
+        if kept is None or kept.until_ms <= now_ms or not may_see(kept.value):
             raise CursorExpired(f"this list is kept for {self.bounds.keep_ms // 1_000} s only: ask again")
         return kept.value
 

@@ -20,7 +20,8 @@ class SearchFinished(Fact):
     size_max: ClassVar[int] = 1024 * 1024
 
     request: str
-    caller: Name
+    caller: Name = Field(description="who counts: the principal, where a delegate has asked on his behalf")
+    delegate: Name | None = None
     query: str
     at_ms: Count = Field(description="wall clock at the end, UTC")
     took_us: Count

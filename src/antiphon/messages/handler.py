@@ -28,6 +28,8 @@ class Query:
         limit: how many hits an engine that ranks should return.
         depth: how many an engine that only matches (SQL LIKE) should return.
         caller: who asks.
+        groups: what the caller belongs to, as the masters know it; for nodes that show each group its own.
+        delegate: who asks on the caller's behalf, e.g. an HTTP gateway; None where the caller asks himself.
         budget_ms: milliseconds left when the question arrived.
         request: the request's id, for logs.
     """
@@ -40,6 +42,8 @@ class Query:
     caller: str | None = None
     budget_ms: int = 0
     request: str = ""
+    groups: tuple[str, ...] = ()
+    delegate: str | None = None
 
 
 class Counts(BaseModel):

@@ -14,8 +14,11 @@ from pydantic import Field
 
 from antiphon.messages.base import Acknowledged, Count, Id, Kind, Label, Message, Name, Request, Route
 from antiphon.messages.hit import HITS_MAX, TERMS_MAX, Document
-from antiphon.messages.search import Query
+from antiphon.messages.search import Behalf, Query
 from antiphon.subjects import Template
+
+GROUPS_MAX = 32
+"""Groups of one identity, as the masters keep them."""
 
 
 class Load(Message):
@@ -74,7 +77,12 @@ class NodeSearch(Request[NodeFound]):
     analyser: Label | None = None
     limit: int = Field(default=20, ge=1, le=HITS_MAX, description="for engines that rank; others return up to depth")
     depth: int = Field(default=100, ge=1, le=HITS_MAX, description="for engines that only match")
-    caller: Name | None = None
+    caller: Name | None = Field(default=None, description="who asks; the principal, where a delegate asks for him")
+    groups: Annotated[tuple[Name, ...], Field(max_length=GROUPS_MAX)] = Field(
+        default=(), description="what the caller belongs to, as the masters know it"
+    )
+    delegate: Name | None = Field(default=None, description="who asks on the caller's behalf")
+    behalf: Behalf | None = Field(default=None, repr=False, description="the token that says so")
 
     def carried_budget_ms(self) -> int:
         """Return the milliseconds left when this was sent."""

@@ -17,6 +17,8 @@ QUERY_MAX = 4_096
 LIMIT_MAX = 100
 
 Names = Annotated[tuple[Name, ...], Field(max_length=256)]
+Behalf = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$", max_length=4_000)]
+"""An on-behalf-of token: a JSON Web Token in its compact form."""
 Query = Annotated[str, StringConstraints(min_length=1, max_length=QUERY_MAX, strip_whitespace=True)]
 
 
@@ -98,6 +100,7 @@ class SearchAsk(Request[SearchAnswer]):
     balancer: Name | None = Field(default=None, description="how instances are picked; default: the node's")
     explain: bool = False
     paged: bool = Field(default=False, description="keep the list for a while, so that `next` can page over it")
+    behalf: Behalf | None = Field(default=None, repr=False, description="a delegate's token: for whom he asks")
 
     @field_validator("query")
     @classmethod
@@ -123,6 +126,7 @@ class SearchPage(Request[SearchAnswer]):
 
     cursor: Annotated[str, StringConstraints(min_length=1, max_length=200)]
     limit: int = Field(default=10, ge=1, le=LIMIT_MAX)
+    behalf: Behalf | None = Field(default=None, repr=False, description="as in the question")
 
 
 __all__ = [
@@ -130,6 +134,7 @@ __all__ = [
     "LIMIT_MAX",
     "QUERY_MAX",
     "TERMS_MAX",
+    "Behalf",
     "Coverage",
     "NodeLine",
     "Outcome",

@@ -208,6 +208,7 @@ class WireFinished(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     coverage: WireCoverage
     nodes: list[WireLine]
     contributed: dict[str, int]
+    delegate: str | None = None
 
 
 encode_wire = msgspec.json.Encoder().encode

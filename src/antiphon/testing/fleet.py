@@ -26,7 +26,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import partial, wraps
 from random import Random
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
@@ -38,6 +38,7 @@ from antiphon.bus.memory import MemoryServer, MemoryTransport
 from antiphon.bus.protocol import Transport
 from antiphon.client import Client
 from antiphon.clock import Clock, LoopClock, VirtualClock
+from antiphon.decide.policy import Verify
 from antiphon.errors import UnknownNode
 from antiphon.messages.base import Fact
 from antiphon.messages.handler import Hit, Query
@@ -123,10 +124,12 @@ class TestFleet:
 
     # -- who takes part
 
-    async def master(self, name: str = "master", *, fallbacks: Sequence[Node] = ()) -> MasterRole:
-        """Start a master, and return when it serves."""
+    async def master(
+        self, name: str = "master", *, fallbacks: Sequence[Node] = (), verify: Verify | None = None
+    ) -> MasterRole:
+        """Start a master, and return when it serves; `verify` reads on-behalf-of tokens."""
         dice = Random(f"{self.seed}/{name}")  # noqa: S311 - repeatable choices, no secret
-        role = MasterRole(await self.bus(name), self.settings, fallbacks=fallbacks, dice=dice)
+        role = MasterRole(await self.bus(name), self.settings, fallbacks=fallbacks, verify=verify, dice=dice)
         await role.start()
         running = asyncio.ensure_future(role.run())
 
@@ -135,16 +138,19 @@ class TestFleet:
             await running
 
         self.masters[name] = role
-        self._parties[name] = Party(role.bus, stop, lambda: self.master(name, fallbacks=fallbacks))
+        self._parties[name] = Party(role.bus, stop, lambda: self.master(name, fallbacks=fallbacks, verify=verify))
         return role
 
-    async def node(self, name: str, search: SearchHandler, *, instance: str = "one", **card: Any) -> Node:
+    async def node(
+        self, name: str, search: SearchHandler, *, instance: str = "one", verify: Verify | None = None, **card: Any
+    ) -> Node:
         """Start an instance of a node, and return once it is asked.
 
         Args:
             name: the node's.
             search: its handler, as for `Node.search`.
             instance: its own name; faults know it as `name.instance`.
+            verify: reads on-behalf-of tokens, as for `Node.start`.
             card: what else `Node` takes.
         """
         party = f"{name}.{instance}"
@@ -152,7 +158,7 @@ class TestFleet:
         node = Node(name, instance=instance, **card)
         node.search(_watched(search, work))
         bus = await self.bus(name, party=party)
-        await node.start(bus=bus)
+        await node.start(bus=bus, verify=verify)
 
         async def stop() -> None:
             if node in self.nodes:  # else a test has stopped it by hand
@@ -160,7 +166,8 @@ class TestFleet:
                 await node.stop()
 
         self.nodes.append(node)
-        self._parties[party] = Party(bus, stop, lambda: self.node(name, search, instance=instance, **card), work)
+        again = partial(self.node, name, search, instance=instance, verify=verify, **card)
+        self._parties[party] = Party(bus, stop, again, work)
         async with asyncio.timeout(JOIN_MS_MAX / 1_000):
             await node.joined()
         return node
