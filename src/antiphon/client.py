@@ -58,6 +58,7 @@ class CardWords(TypedDict, total=False):
     balancer: str
     max_parallel_requests: int
     rate_per_minute: int
+    documents: int
 
 
 class Client:

@@ -25,7 +25,7 @@ import asyncio
 import inspect
 import secrets
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TypeVar
@@ -64,6 +64,7 @@ class Node:
         instance: this instance's own name; drawn where not given.
         weight: its share of the work where a balancer goes by weight.
         metadata: anything else to show in listings.
+        documents: how many can be found, a number or a function of no arguments that is asked again at each join.
         bounds: the node's limits.
 
     Raises:
@@ -83,6 +84,7 @@ class Node:
         instance: str | None = None,
         weight: int = 100,
         metadata: Mapping[str, str] | None = None,
+        documents: int | Callable[[], int | None] | None = None,
         bounds: NodeBounds | None = None,
     ) -> None:
         self.name = subjects.token(name)
@@ -98,7 +100,9 @@ class Node:
             "version": version,
             "weight": weight,
             "metadata": dict(metadata or {}),
+            "documents": None if callable(documents) else documents,
         }
+        self._documents = documents if callable(documents) else None
         self._capabilities = tuple(capabilities)
         self._search: SearchHandler | None = None
         self._verify: Verify | None = None
@@ -143,6 +147,7 @@ class Node:
             search=self._search,
             bounds=self.bounds,
             verify=self._verify,
+            documents=self._documents,
         )
 
     async def find(self, bus: Bus, ask: NodeSearch) -> bytes:

@@ -63,6 +63,7 @@ class Responder(Actor):
         search: SearchHandler | None,
         bounds: NodeBounds | None = None,
         verify: Verify | None = None,
+        documents: Callable[[], int | None] | None = None,
     ) -> None:
         self.node_bounds = bounds or NodeBounds()
         limits = ActorBounds(
@@ -74,6 +75,7 @@ class Responder(Actor):
         self.joined = asyncio.Event()
         self._search = search
         self._verify = verify
+        self._documents = documents
         self._threads = Threads(self.node_bounds.threads_max, f"node:{bus.name}")
         self._kept = 0
         """Threads that run a handler for which nobody waits any more; it cannot be cut off."""
@@ -251,7 +253,7 @@ class Responder(Actor):
 
     async def _join(self) -> None:
         try:
-            answer = await self.bus.ask(self.card, budget_ms=self.node_bounds.join_budget_ms)
+            answer = await self.bus.ask(self._introduction(), budget_ms=self.node_bounds.join_budget_ms)
         except AntiphonError as error:
             self._heartbeat_ms = self.node_bounds.join_retry_ms
             log.info("node.not_joined", node=self.bus.name, instance=self.instance, code=error.code, error=error.text)
@@ -261,6 +263,17 @@ class Responder(Actor):
         if not self.joined.is_set():
             log.info("node.joined", node=self.bus.name, instance=self.instance, instances=answer.instances)
             self.joined.set()
+
+    def _introduction(self) -> NodeJoin:
+        """Return what this instance says of itself, with how many documents it has by now."""
+        if self._documents is None:
+            return self.card
+        try:
+            return NodeJoin.model_validate({**self.card.model_dump(), "documents": self._documents()})
+        except Exception:
+            # the author's bug; a node whose size is not known is asked all the same
+            log.exception("node.size_unknown", node=self.bus.name)
+            return self.card
 
     async def _beat(self) -> None:
         try:

@@ -18,6 +18,7 @@ from antiphon.messages.card import NodeCard
 from antiphon.messages.facts import InstanceChanged, NodeChanged
 from antiphon.messages.registry import NodeLeave, NodeList, NodeRecord, Status
 from antiphon.messages.search import Outcome
+from antiphon.responder import NodeBounds
 from fabrics import until
 from fleet import Fleet, found
 
@@ -259,6 +260,30 @@ async def test_registering_twice(fleet: Fleet) -> None:
         await client.update("blog", weight=-1)
     with pytest.raises(Malformed, match="unset"):
         await client.update("blog", unset=["nothing"])
+
+
+async def test_how_many_documents_a_node_has_is_told_anew_at_each_join(fleet: Fleet) -> None:
+    fleet.settings = fleet.settings.model_copy(update={"heartbeat_ms": 30})
+    [role], client = await started(fleet)
+    size: list[Any] = [7]
+
+    def documents() -> Any:
+        if size[0] is None:
+            raise OSError("not now")
+        return size[0]
+
+    await fleet.node("blog", found("a"), documents=documents, bounds=NodeBounds(rejoin_ms=60))
+    await fleet.node("shop", found("b"), documents=12)
+    assert ((await client.get("blog")).documents, (await client.get("shop")).documents) == (7, 12)
+    size[0] = 9
+    await shown(role, node="blog", docs_told=9)
+    for wrong in (None, -1, "many"):
+        size[0] = wrong
+        await shown(role, node="blog", docs_told=None)
+        size[0] = 9
+        await shown(role, node="blog", docs_told=9)
+    assert (await client.update("blog", documents=5)).documents == 5
+    await shown(role, node="blog", docs_told=9, docs_max=5)
 
 
 async def test_the_list_is_filtered(fleet: Fleet) -> None:

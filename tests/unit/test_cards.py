@@ -27,6 +27,7 @@ SOME = {
     "balancer": WORDS,
     "max_parallel_requests": st.integers(1, 3),
     "rate_per_minute": st.integers(1, 3),
+    "documents": st.integers(0, 3),
 }
 STATUS = st.none() | st.sampled_from(Wish)
 FIELDSETS = st.fixed_dictionaries({}, optional=SOME)

@@ -127,6 +127,32 @@ def test_statistics_are_clamped_to_the_registered_size_and_flagged() -> None:
     assert flags == {"liar": ("df_clamped", "docs_clamped")}
 
 
+def test_a_nodes_own_word_at_its_join_bounds_what_it_claims_later() -> None:
+    others = [honest("a", [5, 5, 5], size=50_000), honest("b", [5, 5, 5], size=50_000)]
+    liar = told(90_000, [90_000, 5, 0])
+    liar.docs_told = 10_000
+    totals, flags = standing(QUESTION, [*others, liar])
+    assert totals.docs == 100_000 + 11_000, "it may have grown by a tenth since it joined"
+    assert flags == {"liar": ("df_clamped", "docs_clamped")}
+    grown = told(10_500, [5, 5, 5])
+    grown.docs_told = 10_000
+    assert not standing(QUESTION, [*others, grown])[1], "whoever has grown is no liar"
+    small = told(900, [5, 5, 5])
+    small.docs_told = 3
+    assert not standing(QUESTION, [*others, small])[1]
+
+
+def test_a_nodes_own_word_lifts_no_bound_and_an_operators_does() -> None:
+    giant = told(1_000_000, [5, 5, 5])
+    others = [honest("a", [5, 5, 5])]
+    giant.docs_told = 1_000_000
+    totals, flags = standing(QUESTION, [*others, giant])
+    assert (totals.docs, flags) == (2_000, {"liar": ("docs_clamped",)}), "no more than all others together"
+    giant.docs_max = 1_000_000
+    totals, flags = standing(QUESTION, [*others, giant])
+    assert (totals.docs, flags) == (1_001_000, {})
+
+
 def test_statistics_of_another_number_of_terms_are_ignored_and_flagged() -> None:
     totals, flags = standing(QUESTION, [told(100, [1, 2])])
     assert totals.docs == 0
@@ -138,14 +164,15 @@ def test_statistics_of_another_number_of_terms_are_ignored_and_flagged() -> None
     st.lists(st.integers(0, HUGE), min_size=3, max_size=3),
     st.integers(0, HUGE),
     st.integers(0, HUGE),
-    st.one_of(st.none(), st.integers(0, 1_000)),
+    st.tuples(st.none() | st.integers(0, 1_000), st.none() | st.integers(0, HUGE)),
 )
 def test_a_liar_moves_no_idf_beyond_its_bound(
-    honest_df: list[list[int]], lied_df: list[int], docs: int, length: int, registered: int | None
+    honest_df: list[list[int]], lied_df: list[int], docs: int, length: int, sizes: tuple[int | None, int | None]
 ) -> None:
     """Whatever one node claims, a term's share of documents rises at most to 2 % or ninefold, and halves at most."""
     others = [honest(f"n{at}", df) for at, df in enumerate(honest_df)]
-    liar = told(docs, lied_df, length=length, registered=registered)
+    liar = told(docs, lied_df, length=length, registered=sizes[0])
+    liar.docs_told = sizes[1]
     before, after = standing(QUESTION, others)[0], standing(QUESTION, [*others, liar])[0]
     assert after.docs <= 2 * before.docs
     for term, real in enumerate(sum(column) for column in zip(*honest_df, strict=True)):

@@ -31,6 +31,7 @@ SPECS = st.fixed_dictionaries(
         "metadata": st.dictionaries(st.sampled_from(["region", "tier"]), LABELS, max_size=2),
         "max_parallel_requests": st.integers(1, 3),
         "rate_per_minute": st.integers(1, 3),
+        "documents": st.integers(0, 3),
     },
 )
 FLEETS = st.dictionaries(NAMES, SPECS, max_size=3).map(lambda nodes: parse({"nodes": nodes}))

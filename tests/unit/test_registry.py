@@ -169,6 +169,20 @@ def test_weights_limits_and_balancer_are_what_operators_set() -> None:
     assert node.metadata == {"k": "v"}
 
 
+def test_how_many_documents_is_the_most_that_an_instance_tells_and_what_operators_set_stands_beside_it() -> None:
+    state, _ = written({}, record("blog", "a", documents=10), 0)
+    state, _ = written(state, record("blog", "b", documents=30), 0)
+    state, _ = written(state, record("blog", "c", joined_at_ms=9), 0)
+    state, _ = written(state, record("shop", "a"), 0)
+    nodes = view(state, {"blog": card()}).nodes
+    assert (nodes["blog"].docs_told, nodes["blog"].docs_max) == (30, None)
+    assert (nodes["shop"].docs_told, nodes["shop"].docs_max) == (None, None)
+    nodes = view(state, {"blog": card(documents=20)}).nodes
+    assert (nodes["blog"].docs_told, nodes["blog"].docs_max) == (30, 20)
+    assert [one.documents for one in listing(state, {"blog": card(documents=20)}, 0)] == [20, None]
+    assert listing(state, {}, 0)[0].documents == 30
+
+
 @given(st.lists(KEYS, unique=True), KEYS)
 def test_removing_twice_is_the_same_as_once(keys: list[tuple[str, str]], key: tuple[str, str]) -> None:
     state = joined(*keys)

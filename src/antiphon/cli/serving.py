@@ -57,6 +57,7 @@ def make(content: Connector, card: Card) -> Node:
         description=content.describe() if card.description is None else card.description,
         topics=card.topics or content.topics(),
         metadata={"connector": content.kind},
+        documents=content.size,
     )
     node.search(content.search)
     return node

@@ -37,12 +37,14 @@ class NodeReply:
     Attributes:
         node: its name.
         found: its hits, best first.
-        docs_max: the size of its collection as it registered, in documents; None when it is not known.
+        docs_max: for how many documents it may count, as operators have registered it; None where nobody has.
+        docs_told: how many documents it has by its own word, when it joined last; None where it has not said.
     """
 
     node: str
     found: WireFound
     docs_max: int | None = None
+    docs_told: int | None = None
 
 
 def _unexplained(reply: int, hit: int) -> dict[str, Scalar]:

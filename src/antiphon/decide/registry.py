@@ -68,6 +68,10 @@ class NodeView:
     """How an instance is picked; None is the master's setting, as for the two limits."""
     max_parallel_requests: int | None = None
     rate_per_minute: int | None = None
+    docs_max: int | None = None
+    """For how many documents its statistics may count, as operators have set it."""
+    docs_told: int | None = None
+    """How many documents it has by its own word: the most of what its instances said at their joins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +193,12 @@ def refreshed(before: RegistryView, state: State, cards: Cards, changed: Iterabl
     return _shown(nodes if nodes.keys() == before.nodes.keys() else dict(sorted(nodes.items())))
 
 
+def sizes(view: RegistryView, node: str) -> tuple[int | None, int | None]:
+    """Return `docs_max` and `docs_told` of a node, as `NodeReply` has them; of one that has left, nothing is known."""
+    known = view.nodes.get(node)
+    return (None, None) if known is None else (known.docs_max, known.docs_told)
+
+
 def listing(state: State, cards: Cards, now_ms: int) -> tuple[NodeEntry, ...]:
     """Return all nodes for people, by name."""
     return tuple(_entry(node, card, own, now_ms) for node, card, own in _nodes(state, cards))
@@ -248,7 +258,13 @@ def _node_view(node: str, card: NodeCard | None, instances: list[Instance]) -> N
         balancer=None if card is None else card.balancer,
         max_parallel_requests=None if card is None else card.max_parallel_requests,
         rate_per_minute=None if card is None else card.rate_per_minute,
+        docs_max=None if card is None else card.documents,
+        docs_told=_documents(instances),
     )
+
+
+def _documents(instances: Iterable[Instance]) -> int | None:
+    return max((one.record.documents for one in instances if one.record.documents is not None), default=None)
 
 
 def _entry(node: str, card: NodeCard | None, instances: list[Instance], now_ms: int) -> NodeEntry:
@@ -266,6 +282,7 @@ def _entry(node: str, card: NodeCard | None, instances: list[Instance], now_ms: 
         balancer=None if card is None else card.balancer,
         max_parallel_requests=None if card is None else card.max_parallel_requests,
         rate_per_minute=None if card is None else card.rate_per_minute,
+        documents=_documents(instances) if card is None or card.documents is None else card.documents,
         instances=tuple(_line(card, one, now_ms) for one in instances),
         card=card,
     )

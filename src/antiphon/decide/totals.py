@@ -33,6 +33,8 @@ LENGTH_FACTOR = 10
 """How many times longer or shorter than the median node's a node's mean document may count."""
 UNREGISTERED_DOCS_MAX = 1_000
 """Documents that a node without a registered size may always count for; more only up to what all others have."""
+GROWTH = 1.1
+"""How many times its own word a node may count for: it may have grown since it joined last, some 30 s ago."""
 TITLE_MAX, SNIPPET_MAX = 300, 600
 """Characters of a document's title and snippet that are read as text."""
 
@@ -151,7 +153,7 @@ def _shown(question: Question, reply: NodeReply) -> list[list[int]]:
 
 def _possible(question: Question, reply: NodeReply, told: WireStatistics, flags: Flags) -> WireStatistics | None:
     """Return a node's statistics within what is possible, or None when they cannot be compared."""
-    df, docs, bound = told.df, told.docs, reply.docs_max
+    df, docs, bound = told.df, told.docs, _docs_max(reply)
     if question.analyser is None or reply.found.analyser != question.analyser:
         flags.add(reply.node, "foreign_analyser")
         return None
@@ -168,6 +170,18 @@ def _possible(question: Question, reply: NodeReply, told: WireStatistics, flags:
     ):
         return told
     return _clamped(told, docs if bound is None else min(docs, bound), reply.node, flags)
+
+
+def _docs_max(reply: NodeReply) -> int | None:
+    """Return for how many documents a node may count: no more than is registered, and hardly more than it said itself.
+
+    Its own word only lowers the bound. Whoever lies in its answers can lie when it joins, so a size that no operator
+    has registered is still held to that of all others together (`_bounded`).
+    """
+    if reply.docs_told is None:
+        return reply.docs_max
+    told = max(UNREGISTERED_DOCS_MAX, int(reply.docs_told * GROWTH))
+    return told if reply.docs_max is None else min(told, reply.docs_max)
 
 
 def _clamped(told: WireStatistics, docs: int, node: str, flags: Flags) -> WireStatistics:

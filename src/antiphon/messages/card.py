@@ -47,6 +47,9 @@ class CardFields(BaseModel):
     rate_per_minute: int | None = Field(
         default=None, ge=1, le=100_000_000, description="requests a minute of each master; default: no limit"
     )
+    documents: Count | None = Field(
+        default=None, description="for so many its statistics may count; default: no more than all others' together"
+    )
 
 
 FIELDS = tuple(CardFields.model_fields)

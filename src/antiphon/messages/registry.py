@@ -36,6 +36,9 @@ class _Introduction(BaseModel):
     protocol: Label = "1.0"
     weight: Weight = 100
     metadata: Metadata = Field(default_factory=dict)
+    documents: Count | None = Field(
+        default=None, description="how many can be found now; its statistics count for hardly more (docs/search.md)"
+    )
 
 
 class NodeRecord(_Introduction, Message):
@@ -104,6 +107,7 @@ class NodeEntry(Message):
     balancer: Name | None = None
     max_parallel_requests: Count | None = None
     rate_per_minute: Count | None = None
+    documents: Count | None = Field(default=None, description="as set, else the most that one of its instances tells")
     instances: tuple[InstanceLine, ...]
     card: NodeCard | None = Field(default=None, description="what operators have set; without one it is not registered")
 

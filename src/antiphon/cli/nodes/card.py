@@ -33,6 +33,7 @@ class Card:
         balancer: how an instance is picked; default: the master's choice.
         max_parallel_requests: requests in flight at once; default: the master's choice.
         rate_per_minute: requests a minute; default: the master's choice.
+        documents: for so many its statistics may count; default: no more than all other nodes' together.
     """
 
     description: str | None = None
@@ -46,6 +47,7 @@ class Card:
     balancer: str | None = None
     max_parallel_requests: int | None = None
     rate_per_minute: int | None = None
+    documents: int | None = None
 
     def words(self) -> dict[str, Any]:
         """Return what is given, as `Client.register` and `Client.update` take it."""

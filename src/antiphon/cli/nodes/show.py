@@ -23,6 +23,7 @@ FIELDS = (
     "balancer",
     "max_parallel_requests",
     "rate_per_minute",
+    "documents",
 )
 COLUMNS = ("instance", "status", "heard", "in flight", "latency", "weight", "version")
 
