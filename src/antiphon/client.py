@@ -36,6 +36,7 @@ from antiphon.messages.card import Wish
 from antiphon.messages.monitor import MonitorAsk, MonitorView
 from antiphon.messages.operators import NodeGet, NodeRegister, NodeRemove, NodeRemoved, NodeUpdate
 from antiphon.messages.ping import PingAnswer, PingAsk
+from antiphon.messages.policy import ActionRule, Policy, PolicyGet, PolicySet, SearchRule
 from antiphon.messages.registry import NodeEntry, NodeList, Status
 from antiphon.messages.search import SearchAbandoned, SearchAnswer, SearchAsk, SearchPage
 
@@ -289,6 +290,14 @@ class Client:
     async def remove(self, node: str) -> NodeRemoved:
         """Forget a node's card and its instances that are down; those that live stay (`left` says how many)."""
         return await self.bus.ask(_made(NodeRemove, node=node))
+
+    async def policy(self) -> Policy:
+        """Return who may search what and run what; for operators."""
+        return await self.bus.ask(PolicyGet())
+
+    async def set_policy(self, search: Sequence[SearchRule] = (), action: Sequence[ActionRule] = ()) -> Policy:
+        """Make the policy exactly this; without a rule of a sort everybody may. For operators."""
+        return await self.bus.ask(_made(PolicySet, search=tuple(search), action=tuple(action)))
 
     async def ping(self, *nodes: str, wait_ms: int = 1_000) -> PingAnswer:
         """Ping every instance of the named nodes, or of all; the answer has a line for each, the silent ones too."""

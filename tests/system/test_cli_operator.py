@@ -190,6 +190,26 @@ def test_a_fleet_file(here: Fabric, tmp_path: Path) -> None:
         assert "Traceback" not in wrong.err
 
 
+def test_the_policy_of_a_fleet_file(here: Fabric, tmp_path: Path) -> None:
+    file, rule = tmp_path / "fleet.toml", '[[policy.search]]\nwho = ["*"]\nnodes = [{}]\n'
+    file.write_text("[nodes]\n" + rule.format('"*"'))
+    dry = here.run("node", "apply", str(file), "--dry-run", "-o", "json")
+    assert [(step["verb"], step["node"]) for step in dry.json] == [("policy", None)]
+    assert dry.json[0]["details"] == [{"field": "search [*]", "before": None, "after": "[*]"}]
+    done = here.run("node", "apply", str(file))
+    assert (done.code, done.out) == (0, "policy: search [*]: not set -> [*]\n")
+    again = here.run("node", "apply", str(file))
+    assert (again.code, again.out) == (0, "")
+
+    file.write_text("[nodes]\n")
+    assert here.run("node", "apply", str(file)).out == "", "what is not mentioned stays"
+    pruned = here.run("node", "apply", str(file), "--prune")
+    assert pruned.out.startswith("policy: search [*]: [*] -> not set"), pruned
+    file.write_text("[nodes]\n" + rule.format('"a.b"'))
+    wrong = here.run("node", "apply", str(file))
+    assert (wrong.code, "policy.search.0.nodes.0" in wrong.err) == (2, True), wrong
+
+
 def test_the_example_is_a_fleet_file(here: Fabric) -> None:
     done = here.run("node", "apply", str(EXAMPLE), "--dry-run", "-o", "json")
     assert done.code == 0, done.err

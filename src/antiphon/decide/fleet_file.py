@@ -9,8 +9,9 @@
 
 What the file does not mention stays as it is: nodes, fields, metadata keys and the status, so that a node that an
 operator has suspended by hand is not woken by the next apply. With `prune` the file is the whole truth: cards of nodes
-that it does not name are removed, and fields that it does not set are given back to the instances. Each change is one
-request to the registry and one readable line; applying twice changes nothing the second time.
+that it does not name are removed, and fields that it does not set are given back to the instances. The same holds for
+the policy (`decide/fleet_policy.py`). Each change is one request and one readable line; applying twice changes nothing
+the second time.
 """
 
 from __future__ import annotations
@@ -21,14 +22,18 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from antiphon.decide import fleet_policy
 from antiphon.decide.cards import updated
+from antiphon.decide.fleet_policy import PolicySpec
 from antiphon.errors import InvalidSetting
 from antiphon.messages.base import Name
 from antiphon.messages.card import FIELDS, CardFields, NodeCard, Wish
 from antiphon.messages.operators import NodeRegister, NodeRemove, NodeUpdate
+from antiphon.messages.policy import Policy, PolicySet
 
 ERRORS_SHOWN_MAX = 10
 VALUE_SHOWN_MAX = 60
+NONE = "not set"
 
 
 class NodeSpec(CardFields):
@@ -49,6 +54,7 @@ class FleetFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     nodes: Annotated[dict[Name, NodeSpec], Field(max_length=10_000)]
+    policy: PolicySpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +76,26 @@ class Detail:
 class Change:
     """One step from what is registered to what the file says."""
 
-    verb: Literal["register", "update", "remove"]
+    verb: Literal["register", "update", "remove", "policy"]
     node: str
-    request: NodeRegister | NodeUpdate | NodeRemove
+    """Empty where it is of no single node."""
+    request: NodeRegister | NodeUpdate | NodeRemove | PolicySet
     details: tuple[Detail, ...] = ()
-    """Field by field, in the order of the card's; one metadata key is `metadata.KEY`."""
+    """Field by field, in the order of the card's; one metadata key is `metadata.KEY`, one rule is `search [WHO]`."""
+
+    @property
+    def removed(self) -> str | None:
+        """What is gone after it, for asking whether it should be."""
+        if isinstance(self.request, PolicySet):
+            return None if self.request.search or self.request.action else "the policy"
+        return self.node if self.verb == "remove" else None
 
     def __str__(self) -> str:
         """Return it as one line for people."""
+        if not self.node:  # whom a rule lets in is never cut short
+            return f"{self.verb}: " + "; ".join(
+                f"{d.field}: {d.before or NONE} -> {d.after or NONE}" for d in self.details
+            )
         said = ", ".join(one.line(is_new=self.verb == "register") for one in self.details)
         return f"{self.verb} {self.node}" + (f": {said}" if said else "")
 
@@ -96,9 +114,21 @@ def parse(content: Mapping[str, Any], name: str = "fleet.toml") -> FleetFile:
         raise InvalidSetting("\n".join(lines + more)) from None
 
 
-def changes(fleet: FleetFile, cards: Mapping[str, NodeCard], *, prune: bool = False) -> list[Change]:
-    """Return the steps from the registered cards to the file, by name; removals last."""
-    steps: list[Change] = []
+def changes(
+    fleet: FleetFile, cards: Mapping[str, NodeCard], policy: Policy | None = None, *, prune: bool = False
+) -> list[Change]:
+    """Return the steps from what is registered to the file.
+
+    The policy comes first, so that a node is never there before it is said who may search it; then nodes by name,
+    removals last.
+
+    Args:
+        fleet: the file.
+        cards: what operators have said of nodes until now.
+        policy: who may do what until now; None where it is not asked about.
+        prune: whether the file is the whole truth.
+    """
+    steps = [] if policy is None else _ruling(fleet.policy, policy, prune=prune)
     for node, spec in sorted(fleet.nodes.items()):
         card = cards.get(node)
         step = _registering(node, spec) if card is None else _updating(card, spec, prune=prune)
@@ -108,6 +138,12 @@ def changes(fleet: FleetFile, cards: Mapping[str, NodeCard], *, prune: bool = Fa
             steps.append(step)
     gone = sorted(cards.keys() - fleet.nodes.keys()) if prune else ()
     return steps + [Change("remove", node, NodeRemove(node=node)) for node in gone]
+
+
+def _ruling(spec: PolicySpec | None, before: Policy, *, prune: bool) -> list[Change]:
+    request = fleet_policy.wanted(spec, before, prune=prune)
+    details = tuple(Detail(*row) for row in fleet_policy.differences(before, request))
+    return [Change("policy", "", request, details)] if details else []
 
 
 def _registering(node: str, spec: NodeSpec) -> Change:
@@ -173,7 +209,7 @@ def _compare_keys(
 def _shown(value: object) -> str:
     """Return a value for people, on one line and short."""
     if value is None:
-        return "not set"
+        return NONE
     if isinstance(value, tuple):
         return _shown(f"[{', '.join(map(str, cast('tuple[object, ...]', value)))}]")
     text = ascii(value)[1:-1] if isinstance(value, str) else str(value)

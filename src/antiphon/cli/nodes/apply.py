@@ -40,7 +40,7 @@ def apply(
     Args:
         file: the fleet file (TOML); - reads it from stdin.
         dry_run: only say what would change.
-        prune: also forget the cards of nodes, and the fields, that the file does not mention.
+        prune: also forget the cards of nodes, the fields and the policy, where the file does not mention them.
         yes: ask nothing.
         output: how to write the changes to stdout.
         at: where the server is.
@@ -67,8 +67,9 @@ def read(file: str) -> FleetFile:
 
 async def _apply(client: Client, fleet: FleetFile, *, dry_run: bool, prune: bool, yes: bool, output: str) -> int:
     cards = {node.node: node.card for node in await client.nodes() if node.card is not None}
-    steps = fleet_file.changes(fleet, cards, prune=prune)
-    removed = [step.node for step in steps if step.verb == "remove"]
+    policy = await client.policy() if prune or fleet.policy is not None else None
+    steps = fleet_file.changes(fleet, cards, policy, prune=prune)
+    removed = [step.removed for step in steps if step.removed is not None]
     if dry_run:
         _show(steps, output)
         say(f"{_count(steps)} would be made; nothing was changed")
@@ -83,7 +84,7 @@ async def _apply(client: Client, fleet: FleetFile, *, dry_run: bool, prune: bool
             made.append(step)
     except AntiphonError:
         failed = steps[len(made)]
-        say(f"{failed.verb} {failed.node} failed; {len(made)} of {_count(steps)} made")
+        say(f"{failed.verb} {failed.node or 'of the file'} failed; {len(made)} of {_count(steps)} made")
         raise
     finally:
         _show(made, output)
@@ -94,7 +95,8 @@ async def _apply(client: Client, fleet: FleetFile, *, dry_run: bool, prune: bool
 def _show(steps: Sequence[Change], output: str) -> None:
     if output == "json":
         rows = [
-            {"verb": step.verb, "node": step.node, "details": [asdict(one) for one in step.details]} for step in steps
+            {"verb": step.verb, "node": step.node or None, "details": [asdict(one) for one in step.details]}
+            for step in steps
         ]
         print(json_text(json.dumps(rows, ensure_ascii=False)))
     else:
