@@ -238,9 +238,7 @@ async def test_a_node_that_starts_before_any_master_joins_when_one_comes(
     processes.start("shop", "one")
     client = await fleet.client()
     role = await fleet.master()
-    async with asyncio.timeout(20):
-        while "shop" not in role.view.current.nodes:
-            await role.view.changed()
+    await until(lambda: "shop" in role.view.current.nodes, 20)
     assert (await client.search("whales")).complete
 
 
