@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
@@ -32,73 +33,40 @@ def ls(
     return breaking.ls(at, node, output)
 
 
-@command.command
-def reset(
-    node: str,
-    instance: str | None = None,
-    /,
-    *,
-    verb: str = "search",
-    output: Output = "table",
-    at: Connection = Connection(),  # noqa: B008 - frozen
-) -> int:
-    """Forget what is known of a node's breakers: calls pass again, and failures open them again.
-
-    Args:
-        node: the node.
-        instance: only this instance.
-        verb: what is asked of it.
-        output: how to write what was done to stdout; table writes nothing.
-        at: where the server is.
-    """
-    from antiphon.cli import breaking  # noqa: PLC0415 - not for --help
-
-    return breaking.move(at, "reset", node, instance, verb=verb, output=output)
+ORDERS = {
+    "reset": "Forget what is known of a node's breakers: calls pass again, and failures open them again.",
+    "open": "Hold a node's breakers open until `antiphon breaker reset` or `close`: it is not asked.",
+    "close": "Hold a node's breakers closed until `antiphon breaker reset` or `open`: failures open nothing.",
+}
 
 
-@command.command(name="open")
-def open_(
-    node: str,
-    instance: str | None = None,
-    /,
-    *,
-    verb: str = "search",
-    output: Output = "table",
-    at: Connection = Connection(),  # noqa: B008 - frozen
-) -> int:
-    """Hold a node's breakers open until `antiphon breaker reset` or `close`: it is not asked.
+def _move(order: str) -> Callable[..., int]:
+    """Return the command that gives an order."""
 
-    Args:
-        node: the node.
-        instance: only this instance.
-        verb: what is asked of it.
-        output: how to write what was done to stdout; table writes nothing.
-        at: where the server is.
-    """
-    from antiphon.cli import breaking  # noqa: PLC0415 - not for --help
+    def move(
+        node: str,
+        instance: str | None = None,
+        /,
+        *,
+        verb: str = "search",
+        output: Output = "table",
+        at: Connection = Connection(),  # noqa: B008 - frozen
+    ) -> int:
+        """Give the order.
 
-    return breaking.move(at, "open", node, instance, verb=verb, output=output)
+        Args:
+            node: the node.
+            instance: only this instance.
+            verb: what is asked of it.
+            output: how to write what was done to stdout; table writes nothing.
+            at: where the server is.
+        """
+        from antiphon.cli import breaking  # noqa: PLC0415 - not for --help
+
+        return breaking.move(at, order, node, instance, verb=verb, output=output)
+
+    return move
 
 
-@command.command
-def close(
-    node: str,
-    instance: str | None = None,
-    /,
-    *,
-    verb: str = "search",
-    output: Output = "table",
-    at: Connection = Connection(),  # noqa: B008 - frozen
-) -> int:
-    """Hold a node's breakers closed until `antiphon breaker reset` or `open`: failures open nothing.
-
-    Args:
-        node: the node.
-        instance: only this instance.
-        verb: what is asked of it.
-        output: how to write what was done to stdout; table writes nothing.
-        at: where the server is.
-    """
-    from antiphon.cli import breaking  # noqa: PLC0415 - not for --help
-
-    return breaking.move(at, "close", node, instance, verb=verb, output=output)
+for _order, _help in ORDERS.items():
+    command.command(_move(_order), name=_order, help=_help)
