@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
@@ -16,6 +16,7 @@ import structlog
 
 from antiphon import subjects
 from antiphon.actors.breaker import BreakerActor, BreakerHandle
+from antiphon.actors.gate import Gate
 from antiphon.actors.master import Master
 from antiphon.actors.monitor import Monitor
 from antiphon.actors.policy import PolicyActor
@@ -23,14 +24,21 @@ from antiphon.actors.registry import Registry
 from antiphon.actors.search import SearchBounds
 from antiphon.bus.bus import Bus
 from antiphon.bus.connect import connect
+from antiphon.bus.endpoint import Endpoint as At
+from antiphon.bus.endpoint import resolve
 from antiphon.bus.home import default_data_dir
-from antiphon.bus.server import EmbeddedServer
+from antiphon.bus.server import EmbeddedServer, Options
+from antiphon.client import user_name
 from antiphon.decide import fuse
 from antiphon.decide.dispatch import Dispatch
 from antiphon.decide.policy import Access, Verify
 from antiphon.decide.registry import RegistryView
 from antiphon.decide.traffic import Traffic
 from antiphon.errors import ServerFailed
+from antiphon.identity import credential, server_config
+from antiphon.identity.connect import local_operator
+from antiphon.identity.session import Fixed
+from antiphon.identity.vault import FOLDER, Vault
 from antiphon.messages.lane import Load
 from antiphon.node import Node
 from antiphon.runtime.actor import Actor, Endpoint
@@ -56,6 +64,7 @@ class MasterRole:
         sinks: where alerts go besides the log and the bus.
         verify: reads on-behalf-of tokens; without one they are refused.
         dice: what choices are drawn with; tests give seeded ones.
+        gate: who comes in; None where the server lets everybody in, or where other masters decide it.
     """
 
     def __init__(
@@ -67,8 +76,10 @@ class MasterRole:
         sinks: Sequence[Sink] = (),
         verify: Verify | None = None,
         dice: Random | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.bus = bus
+        self.gate = gate
         self.sinks = tuple(sinks)
         self.verify = verify
         self.dice = dice
@@ -108,6 +119,8 @@ class MasterRole:
             pages=settings.pages(),
         )
         await self.supervisor.start("facts", lambda: facts)
+        if self.gate is not None:
+            await self.gate.start(self.supervisor, bus, facts, self.access, limits=settings.identity(), bounds=bounds)
         await self.supervisor.start("policy", lambda: PolicyActor(bus, self.access, facts, bounds=bounds))
         await self.supervisor.start(
             "registry",
@@ -178,6 +191,8 @@ class MasterRole:
             await self.supervisor.run()
         finally:
             await self.discovery.stop()
+            if self.gate is not None:
+                await self.gate.close()
             await self.bus.close()
 
 
@@ -193,13 +208,19 @@ async def master(
     context: str | None = None,
     data: Path | None = None,
     name: str | None = None,
+    keys: Path | None = None,
     started: asyncio.Event | None = None,
 ) -> None:
-    """Run a master on a server that runs already, until SIGINT or SIGTERM."""
-    bus = await connect(
-        name or master_name(), nats=nats, context=context, data=data, prefix=settings.prefix, bounds=settings.bus()
-    )
-    role = MasterRole(bus, settings)
+    """Run a master on a server that runs already, until SIGINT or SIGTERM.
+
+    With the fabric's `keys` folder it is a master of a server that asks the callout, and answers the callout, too.
+    """
+    endpoint = resolve(nats, context=context, data=data)
+    if keys is None and local_operator(endpoint, data) is not None:
+        keys = (data or default_data_dir()) / FOLDER
+    vault = None if keys is None else Vault.load(keys)
+    role = await _role(name or master_name(), settings, endpoint, vault)
+    bus = role.bus
     await role.start()
     log.info("master.serves", name=bus.name)
     if started is not None:
@@ -212,17 +233,34 @@ async def up(settings: Settings, *, data: Path | None = None, started: asyncio.E
 
     Raises `AlreadyRunning` when the data directory is served, and `ServerFailed` when the server ends by itself.
     """
-    server = await EmbeddedServer.start(data or default_data_dir())
-    try:
-        bus = await connect(subjects.MASTER, nats=server.url, prefix=settings.prefix, bounds=settings.bus())
-        role = MasterRole(bus, settings)
-        await role.start()
+    async with embedded(data or default_data_dir(), settings) as (server, role):
         log.info("antiphon.up", url=server.url, data=str(server.data), server=server.note.version)
         if started is not None:
             started.set()
         await _until_told(role, server)
-    finally:
-        await server.stop()
+
+
+@asynccontextmanager
+async def embedded(home: Path, settings: Settings) -> AsyncIterator[tuple[EmbeddedServer, MasterRole]]:
+    """Start the server of a data directory and a master that lets people in; this machine's user is its operator.
+
+    The role has started and is the caller's to run; the server stops at the end. The secrets are made at the first start.
+    """
+    vault = Vault.open(home)
+    async with await EmbeddedServer.start(home, Options(more=server_config.configuration(vault.public))) as server:
+        role = await _role(subjects.MASTER, settings, resolve(server.url), vault)
+        await role.start()
+        assert role.gate is not None, "it was given the secrets"
+        await role.gate.introduce(server.data / credential.OPERATOR, user_name())
+        yield server, role
+
+
+async def _role(name: str, settings: Settings, endpoint: At, vault: Vault | None) -> MasterRole:
+    """Return the role of a master on its own connection; with the fabric's secrets it decides who comes in."""
+    logins = None if vault is None else Fixed(vault.master)
+    bus = await connect(name, endpoint=endpoint, prefix=settings.prefix, bounds=settings.bus(), logins=logins)
+    gate = None if vault is None else Gate(vault, endpoint)
+    return MasterRole(bus, settings, gate=gate)
 
 
 async def _until_told(role: MasterRole, server: EmbeddedServer | None = None) -> None:

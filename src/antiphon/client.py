@@ -26,10 +26,10 @@ from pydantic import ValidationError
 
 from antiphon.bus.bus import Bus
 from antiphon.bus.codec import first_reason
-from antiphon.bus.connect import connect
 from antiphon.decide.overview import merge
 from antiphon.decide.pages import parse_cursor
 from antiphon.errors import AntiphonError, CursorExpired, Malformed, NoResponders, NotConnected
+from antiphon.identity.connect import connect
 from antiphon.messages.base import Message
 from antiphon.messages.breakers import BreakerList, BreakerListing, BreakerOrder
 from antiphon.messages.card import Wish

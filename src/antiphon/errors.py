@@ -13,7 +13,8 @@ AntiphonError
 │   ├── NotAuthenticated   the credential is missing or refused; the text says what to do
 │   ├── NotAllowed         this identity may not ask this
 │   ├── UnknownNode        a node was named that is not registered
-│   ├── AlreadyRegistered  a node was to be registered that has another card already
+│   ├── UnknownIdentity    an identity or a credential was named that there is none of
+│   ├── AlreadyRegistered  a node or an identity was to be made that is there already, and is another
 │   ├── UnknownMethod      a fusion method or balancing strategy was named that is not in its catalogue
 │   ├── CursorExpired      the page's list is gone (60 s by default)
 │   └── Abandoned          the asker left before there was an answer
@@ -116,8 +117,14 @@ class UnknownNode(RequestError):
     code = "unknown_node"
 
 
+class UnknownIdentity(RequestError):
+    """An identity or a credential was named that there is none of."""
+
+    code = "unknown_identity"
+
+
 class AlreadyRegistered(RequestError):
-    """A node was to be registered that has another card already."""
+    """A node or an identity was to be made that is there already, and is another."""
 
     code = "already_registered"
 

@@ -36,9 +36,10 @@ from pydantic import ValidationError
 from antiphon import logs, subjects
 from antiphon.bus.bus import Bus
 from antiphon.bus.codec import first_reason
-from antiphon.bus.connect import connect
 from antiphon.decide.policy import Verify
 from antiphon.errors import InvalidSetting
+from antiphon.identity.connect import connect
+from antiphon.messages.base import Kind
 from antiphon.messages.lane import NodeSearch
 from antiphon.messages.registry import NodeJoin
 from antiphon.responder import NodeBounds, Responder, SearchHandler
@@ -145,9 +146,9 @@ class Node:
             instance=self.instance,
             card=self.card(),
             search=self._search,
+            documents=self._documents,
             bounds=self.bounds,
             verify=self._verify,
-            documents=self._documents,
         )
 
     async def find(self, bus: Bus, ask: NodeSearch) -> bytes:
@@ -177,7 +178,9 @@ class Node:
         Raises:
             NotConnected: no server is there; the text says what to do.
         """
-        self._bus = bus or await connect(self.name, nats=nats, context=context, data=data)
+        self._bus = bus or await connect(
+            self.name, kind=Kind.NODE, instance=self.instance, nats=nats, context=context, data=data
+        )
         started = self._bus
         self._verify = verify or self._verify
         self._supervisor = Supervisor()

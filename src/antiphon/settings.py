@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from antiphon.actors.door import DoorBounds
+from antiphon.actors.identity import IdentityBounds
 from antiphon.bus.bounds import Bounds
 from antiphon.bus.codec import first_reason
 from antiphon.decide import balance, fuse
@@ -20,6 +21,7 @@ from antiphon.decide.bound import BoundLimits
 from antiphon.decide.breaker import BreakerPolicy
 from antiphon.decide.bulkhead import BulkheadBounds
 from antiphon.decide.dispatch import DispatchBounds
+from antiphon.decide.families import Life
 from antiphon.decide.health import HealthBounds
 from antiphon.decide.hedge import HedgeBounds
 from antiphon.decide.limit import MINUTE_MS, Rate
@@ -28,6 +30,7 @@ from antiphon.decide.registry import Patience
 from antiphon.decide.restarts import Intensity
 from antiphon.decide.retry import RetryBounds
 from antiphon.errors import InvalidSetting
+from antiphon.identity.authority import Lives
 from antiphon.runtime.actor import ActorBounds
 
 
@@ -108,6 +111,15 @@ class Settings(BaseSettings):
         default=0.0, ge=0, le=1, description="share of closed ones below which breakers are ignored; 0 is never"
     )
 
+    access_ms: int = Field(
+        default=3_600_000, ge=2_000, le=3_600_000, description="life of an access token; renewed at three quarters"
+    )
+    refresh_ms: int = Field(default=30 * 86_400_000, ge=10_000, description="a refresh token not used so long is over")
+    tokens_per_minute: int = Field(default=60, ge=0, description="token asks of one identity a minute; 0 is no limit")
+    failures_per_minute: int = Field(
+        default=60, ge=0, description="refused logins with one credential from one place a minute; 0 is no limit"
+    )
+
     ping_ms: int = Field(default=2_000, ge=10, description="how often the monitor pings each instance")
     ping_wait_ms: int = Field(default=1_000, ge=1, description="how long such a ping is waited for")
     ping_parallel_max: int = Field(default=64, ge=1, description="pings at once of one master")
@@ -137,6 +149,18 @@ class Settings(BaseSettings):
             conversations_max=self.conversations_max,
             retry_after_ms=self.retry_after_ms,
             stop_grace_ms=self.stop_grace_ms,
+        )
+
+    def identity(self) -> IdentityBounds:
+        """Return how long tokens live, and how often they may be asked for."""
+
+        def rate(count: int) -> Rate | None:
+            return Rate(count, MINUTE_MS, count) if count else None
+
+        return IdentityBounds(
+            lives=Lives(access_ms=self.access_ms, family=Life(idle_ms=self.refresh_ms)),
+            rate=rate(self.tokens_per_minute),
+            failures=rate(self.failures_per_minute),
         )
 
     def patience(self) -> Patience:

@@ -34,11 +34,13 @@ from antiphon.bus.codec import (
 )
 from antiphon.bus.protocol import Delivery, Headers, Subscription, Transport
 from antiphon.clock import Clock, LoopClock
+from antiphon.decide.grants import Grants
 from antiphon.errors import (
     AntiphonError,
     InvalidReply,
     Malformed,
     NoResponders,
+    NotAllowed,
     OutOfBudget,
     Oversize,
     UnknownVersion,
@@ -177,6 +179,8 @@ class Bus:
         self._entropy_at = 0
         self._started = False
         self._closing: list[Callable[[], Awaitable[None]]] = []
+        self.rights: Grants | None = None
+        """What the server lets this identity do, where that is known; what it would drop is refused here, with a word."""
 
     async def start(self) -> None:
         """Subscribe to the inbox."""
@@ -227,6 +231,7 @@ class Bus:
         if "caller" in request.route.template.keys:
             keys["caller"] = self.name
         subject = request.route.template.subject(prefix=self.prefix, **keys)
+        self._check_rights(subject)
         budget = self.bounds.budget_default_ms if budget_ms is None else budget_ms
         headers = {TYPE: request.wire_type(), BUDGET: str(budget), REQUEST: request_id or self.draw()}
         data = await self.ask_bytes(subject, encode(request), headers=headers, budget_ms=budget)
@@ -234,6 +239,10 @@ class Bus:
             return cast("R", decode(request.reply_type(), data))
         except (Malformed, Oversize) as error:
             raise InvalidReply(error.text) from None
+
+    def _check_rights(self, subject: str) -> None:
+        if self.rights is not None and not self.rights.may_publish(subject):
+            raise NotAllowed(f"{self.name} may not ask {subject!r} here: it takes another kind of identity")
 
     async def ask_bytes(self, subject: str, data: bytes, *, headers: Headers | None = None, budget_ms: int) -> bytes:
         """Ask with a payload that is already encoded, and return the answer's payload."""
@@ -272,6 +281,7 @@ class Bus:
         if "caller" in request.route.template.keys:
             keys["caller"] = self.name
         subject = request.route.template.subject(prefix=self.prefix, **keys)
+        self._check_rights(subject)
         arrived: asyncio.Queue[Delivery] = asyncio.Queue(maxsize=ANSWERS_MAX)
         inbox = f"{self.inbox}.all.{self.draw()}"
 

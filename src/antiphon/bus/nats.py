@@ -22,7 +22,17 @@ from nats.js.client import JetStreamContext
 from nats.js.kv import KeyValue as NatsBucket
 
 from antiphon.bus.endpoint import Endpoint
-from antiphon.bus.protocol import Bucket, Counter, CounterStream, Entry, Headers, KeyValue, Receive, Subscription
+from antiphon.bus.protocol import (
+    Bucket,
+    Counter,
+    CounterStream,
+    Entry,
+    Headers,
+    KeyValue,
+    Logins,
+    Receive,
+    Subscription,
+)
 from antiphon.bus.server import check_version
 from antiphon.errors import NotConnected, Oversize
 
@@ -75,10 +85,16 @@ class NatsTransport:
         self._reason: Exception | None = None
 
     @classmethod
-    async def connect(cls, endpoint: Endpoint, *, name: str, inbox: str) -> NatsTransport:
+    async def connect(
+        cls, endpoint: Endpoint, *, name: str, inbox: str, logins: Logins | None = None
+    ) -> NatsTransport:
         """Connect, or raise `NotConnected`; `ServerTooOld` for a server below the supported version."""
         client = StrictClient()
         transport = cls(client)
+        given = credentials(endpoint)
+        if logins is not None:
+            login = await logins.login()
+            given |= {"nkeys_seed_str": login.nkey_seed, "token": login.token}
         try:
             await client.connect(
                 endpoint.url,
@@ -93,7 +109,7 @@ class NatsTransport:
                 error_cb=transport._errored,
                 disconnected_cb=transport._disconnected,
                 reconnected_cb=transport._reconnect,
-                **credentials(endpoint),
+                **given,
             )
         except (OSError, TimeoutError, nats.errors.Error) as error:
             with suppress(Exception):

@@ -18,10 +18,11 @@ from typing import Any
 
 import structlog
 
-from antiphon.bus.connect import connect
 from antiphon.cli import progress
 from antiphon.connectors.base import Connector
 from antiphon.errors import Stopping
+from antiphon.identity.connect import connect
+from antiphon.messages.base import Kind
 from antiphon.node import Node
 from antiphon.runtime.loop import run
 from antiphon.runtime.supervisor import Supervisor
@@ -99,7 +100,7 @@ class Following:
 
 async def _serve(node: Node, content: Connector, nats: str | None, context: str | None, data: Path | None) -> None:
     told, is_started = told_by_signals(), False
-    bus = await connect(node.name, nats=nats, context=context, data=data)
+    bus = await connect(node.name, kind=Kind.NODE, instance=node.instance, nats=nats, context=context, data=data)
     try:
         if await _unless(told, asyncio.ensure_future(asyncio.to_thread(_index, content, node.name))):
             await node.start(bus=bus)

@@ -68,6 +68,7 @@ class Reason(StrEnum):
     INSTANCE_TAKEN = "instance_taken"
     TOO_MANY_INSTANCES = "too_many_instances"
     NOT_A_DELEGATE = "not_a_delegate"
+    TOO_OFTEN = "too_often"
 
 
 class Record(BaseModel):

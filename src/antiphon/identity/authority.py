@@ -8,9 +8,10 @@ the newer record, so no credential is spent twice.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from antiphon.decide import families, login
-from antiphon.decide.book import Book
+from antiphon.decide.book import RING, Book
 from antiphon.decide.identities import (
     ApiKeyRecord,
     FamilyRecord,
@@ -31,6 +32,8 @@ from antiphon.identity.opaque import Opaque, Sort
 from antiphon.messages.base import Kind
 from antiphon.messages.tokens import TokenGrant
 from antiphon.subjects import PREFIX
+
+AREAS: Final = {Sort.API_KEY: "key", Sort.JOIN: "invite", Sort.REFRESH: "family"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +152,24 @@ class Authority:
             return Refusal(reason, name, str(found))
         return login.bootstrap(kind, name, instance, now_ms, prefix=self.prefix)
 
+    def keys_of(self, credential: str, now_ms: int) -> tuple[str, ...]:
+        """Return the keys of the records that a credential hangs on, as far as it says; it need not be a good one."""
+        found = opaque.parse(credential)
+        if found is not None:
+            return (f"{AREAS[found.sort]}.{found.id}",)
+        claims = tokens.verify_access(credential, self.keys, self.prefix, now_ms)
+        if isinstance(claims, Reason):
+            return (RING,) if claims is Reason.UNKNOWN_KEY_ID else ()
+        source = f"family.{claims.family}" if claims.family else f"key.{claims.key}"
+        return (f"id.{claims.name}", source)
+
+    def knows(self, credential: str, now_ms: int) -> bool:
+        """Whether the book has all that a credential hangs on."""
+        return all(key in self.book.records for key in self.keys_of(credential, now_ms))
+
     # -- tokens
 
-    def exchange(
-        self, credential: str, nkey: str, instance: str | None, caller: str, now_ms: int
-    ) -> Bought | Refusal:
+    def exchange(self, credential: str, nkey: str, instance: str | None, caller: str, now_ms: int) -> Bought | Refusal:
         """Return what an API key, a join token or a refresh token buys for the owner of a key, who has proved it.
 
         Args:

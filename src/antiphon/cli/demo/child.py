@@ -37,8 +37,8 @@ def serve(part: Part, pipe: Connection, others: Sequence[Connection], log_file: 
     logs.configure(level, stream=log_file.open("a", encoding="utf-8", buffering=1))
     try:
         content = _indexed(part, pipe)
-        url = str(pipe.recv())
-        run(_serve(part, content, pipe, url))
+        data = Path(pipe.recv())
+        run(_serve(part, content, pipe, data))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the demo has gone
     except AntiphonError as error:
@@ -63,12 +63,12 @@ def _indexed(part: Part, pipe: Connection) -> Connector:
     return content
 
 
-async def _serve(part: Part, content: Connector, pipe: Connection, url: str) -> None:
+async def _serve(part: Part, content: Connector, pipe: Connection, data: Path) -> None:
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     node = make(content, Card(part.node, part.instance))
     try:
-        await node.start(url)
+        await node.start(data=data)
         await node.joined()
         pipe.send(("joined", os.getpid()))
         loop.add_reader(pipe.fileno(), told.set)  # nothing is sent any more: what can be read is the end

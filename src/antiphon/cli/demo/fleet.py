@@ -72,11 +72,11 @@ class Fleet:
         """Documents by node; instances of one node hold the same ones."""
         return {one.part.node: one.entries for one in self.processes}
 
-    def invite(self, url: str) -> None:
-        """Tell every node where the server is, and follow what it says from now on."""
+    def invite(self, data: Path) -> None:
+        """Tell every node whose server it is to join, and follow what it says from now on."""
         for one in self.processes:
             with suppress(OSError):  # it has ended, which its reader will see
-                one.pipe.send(url)
+                one.pipe.send(str(data))
             asyncio.get_running_loop().add_reader(one.pipe.fileno(), self._read, one)
 
     async def joined(self) -> None:

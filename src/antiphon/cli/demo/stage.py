@@ -6,10 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from antiphon import subjects
-from antiphon.app import MasterRole
-from antiphon.bus.connect import connect
-from antiphon.bus.server import EmbeddedServer
+from antiphon.app import embedded
 from antiphon.cli import say
 from antiphon.cli.demo import screen
 from antiphon.cli.demo.fleet import Fleet
@@ -39,11 +36,7 @@ class Stage:
     async def run(self, questions: Sequence[str], *, once: bool, is_json: bool) -> None:
         """Start everything, ask, and stay up unless `once`."""
         self.told = told_by_signals()
-        async with await EmbeddedServer.start(self.data) as server:
-            settings = Settings.read()
-            bus = await connect(subjects.MASTER, nats=server.url, prefix=settings.prefix, bounds=settings.bus())
-            role = MasterRole(bus, settings)
-            await role.start()
+        async with embedded(self.data, Settings.read()) as (server, role):
             self.timing.mark("master")
             serving = asyncio.ensure_future(role.run())
             try:
@@ -61,11 +54,11 @@ class Stage:
                 await serving
 
     async def _play(self, url: str, questions: Sequence[str], *, once: bool, is_json: bool) -> None:
-        await self._gather_nodes(url)
+        await self._gather_nodes()
         if not is_json:
             say(screen.ready(self.fleet, self.timing))
         answers: list[SearchAnswer] = []
-        async with Client(nats=url) as client:
+        async with Client(data=self.data) as client:
             for question in questions:
                 answer = await client.search(question, limit=HITS if len(questions) > 1 else HITS_OF_ONE)
                 if not answers:
@@ -82,7 +75,7 @@ class Stage:
                 screen.goodbye(self.option, url)
             await self.told.wait()
 
-    async def _gather_nodes(self, url: str) -> None:
+    async def _gather_nodes(self) -> None:
         progress = screen.Progress(self.fleet)
 
         def changed() -> None:
@@ -92,7 +85,7 @@ class Stage:
 
         progress.draw()
         self.fleet.changed = changed
-        self.fleet.invite(url)
+        self.fleet.invite(self.data)
         try:
             async with asyncio.timeout(JOIN_MS_MAX / 1_000):
                 await self.fleet.joined()

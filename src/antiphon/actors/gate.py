@@ -1,0 +1,135 @@
+"""The gate: everything that decides who comes in, and the two connections that it takes.
+
+A master that has the fabric's secrets runs it: the identity actor and the operators' desk on the master's own
+connection, the kicker on one in the system account, the callout on one in the account that may do nothing else. It
+starts before everything else of a role, because a node can only join once somebody lets it in.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from antiphon import subjects
+from antiphon.actors.audit import Audit
+from antiphon.actors.callout import CalloutDesk
+from antiphon.actors.identity import IdentityActor, IdentityBounds
+from antiphon.actors.identity_desk import IdentityDesk
+from antiphon.actors.kicker import Kicker
+from antiphon.bus.bus import Bus
+from antiphon.bus.endpoint import Endpoint
+from antiphon.bus.nats import NatsTransport
+from antiphon.decide.identities import IdentityRecord
+from antiphon.decide.login import DelegatedClaims
+from antiphon.decide.policy import Access
+from antiphon.errors import AlreadyRegistered, NotAllowed
+from antiphon.identity import credential, opaque
+from antiphon.identity.authority import Write
+from antiphon.identity.callout import Callout
+from antiphon.identity.credential import Credential
+from antiphon.identity.keypair import KeyPair, Role
+from antiphon.identity.server_config import APP_ACCOUNT
+from antiphon.identity.session import Fixed
+from antiphon.identity.vault import Vault
+from antiphon.messages.base import Kind
+from antiphon.runtime.actor import ActorBounds
+from antiphon.runtime.facts import Facts
+from antiphon.runtime.supervisor import Supervisor
+from antiphon.runtime.views import View
+
+
+class Gate:
+    """Who comes in, at one master.
+
+    Args:
+        vault: the fabric's secrets.
+        endpoint: the server.
+    """
+
+    def __init__(self, vault: Vault, endpoint: Endpoint) -> None:
+        self.vault = vault
+        self.endpoint = endpoint
+        self.actor: IdentityActor | None = None
+        self._transports: list[NatsTransport] = []
+
+    @property
+    def identity(self) -> IdentityActor:
+        """The identity actor that runs now."""
+        assert self.actor is not None, "start() comes first"
+        return self.actor
+
+    async def start(
+        self,
+        supervisor: Supervisor,
+        bus: Bus,
+        facts: Facts,
+        access: View[Access],
+        *,
+        limits: IdentityBounds | None = None,
+        bounds: ActorBounds | None = None,
+    ) -> None:
+        """Start everything; return when people are let in."""
+        audit = Audit(bus, facts)
+        system, inbox = await self._connect("system", self.vault)
+        callout, _ = await self._connect("callout", self.vault)
+
+        def kicker() -> Kicker:
+            return Kicker(system, inbox, APP_ACCOUNT, audit, bus.clock)
+
+        kicks = await supervisor.start("kicker", kicker)
+        assert isinstance(kicks, Kicker)
+
+        def identity() -> IdentityActor:
+            self.actor = IdentityActor(bus, access, audit, self.vault, kicks=kicks, limits=limits, bounds=bounds)
+            return self.actor
+
+        await supervisor.start("identity", identity)
+        await supervisor.start("identity-desk", lambda: IdentityDesk(bus, lambda: self.identity, bounds=bounds))
+        codec = Callout(self.vault.issuer, self.vault.xkey)
+        await supervisor.start("callout", lambda: CalloutDesk(callout, codec, lambda: self.identity, bus.clock))
+
+    async def introduce(self, path: Path, name: str) -> None:
+        """Make the user of this machine its operator, with a credential that lies in the data directory.
+
+        What is there and still good is left; a bucket that has lost its key gets a new one.
+        """
+        name = f"user-{name}"[:63] if subjects.is_master(name) else name
+        found = credential.read(path) if path.exists() else None
+        if found is not None and self._is_good(found):
+            return
+        ledger, now_ms = self.identity.ledger, self.identity.bus.clock.wall_ms()
+        record = IdentityRecord(name=name, kind=Kind.OPERATOR, created_ms=now_ms)
+        made, key = self.identity.authority.new_key(name, label="this machine", keep_ms=None, nkey=None, now_ms=now_ms)
+        there = ledger.book.identity(name)
+        if there is not None and there.kind is not Kind.OPERATOR:
+            raise AlreadyRegistered(f"{name!r} is a {there.kind} here, so this machine's user cannot be its operator")
+        await ledger.change(lambda: [*([] if there else [Write(record, 0)]), Write(key, 0)])
+        seed = found.seed if found is not None else KeyPair.make(Role.USER).seed()
+        issuer = self.vault.issuer.public
+        credential.write(
+            path, Credential(name=name, kind=Kind.OPERATOR, seed=seed, api_key=made.reveal(), issuer=issuer)
+        )
+        self.identity.audit.tell("granted", name, kind=Kind.OPERATOR, why="this machine", credential=key.id)
+
+    def _is_good(self, found: Credential) -> bool:
+        opened = opaque.parse(found.api_key or "")
+        key = self.identity.ledger.book.api_key(opened.id) if opened else None
+        return key is not None and not key.is_revoked and key.identity == found.name
+
+    def verify(self, token: str, caller: str) -> DelegatedClaims:
+        """Return whom a caller speaks for; raises `NotAllowed` for a token that does not say so."""
+        if self.actor is None:
+            raise NotAllowed("nobody can be spoken for yet")
+        return self.actor.verify(token, caller)
+
+    async def close(self) -> None:
+        """Disconnect; after the supervisor has stopped."""
+        for transport in self._transports:
+            await transport.close()
+
+    async def _connect(self, what: str, vault: Vault) -> tuple[NatsTransport, str]:
+        key = vault.system if what == "system" else vault.callout
+        inbox = subjects.inbox(f"{subjects.MASTER}-{what}", secrets.token_hex(8))
+        transport = await NatsTransport.connect(self.endpoint, name=what, inbox=inbox, logins=Fixed(key))
+        self._transports.append(transport)
+        return transport, inbox

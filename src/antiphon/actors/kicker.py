@@ -1,0 +1,183 @@
+"""The kicker: ends live connections of an identity, on every server of the cluster.
+
+From the system account it asks all servers for the connections of the application's account, page by page, and has each
+one kicked by whichever server holds it (`$SYS.REQ.SERVER.<id>.KICK`). A connection is named by its user's label,
+`kind:name[:instance]` (`decide/login.py`). Orders wait in a bounded queue; one that cannot be carried out now, because
+there is no connection, is tried again: somebody who was shut out must not stay in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from typing import Annotated, Any
+
+import orjson
+import structlog
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from antiphon.actors.audit import Audit
+from antiphon.bus.protocol import Delivery, Subscription, Transport
+from antiphon.clock import Clock
+from antiphon.errors import AntiphonError
+from antiphon.messages.base import Kind
+
+log = structlog.get_logger("antiphon.identity")
+
+SERVERS = "$SYS.REQ.SERVER.PING.CONNZ"
+PAGE = 1_024
+"""Connections in one answer of a server."""
+QUIET_MS = 150
+"""Servers answer in a few milliseconds; nobody knows how many they are."""
+WAIT_MS = 2_000
+RETRY_MS = 500
+ORDERS_MAX = 10_000
+"""Identities that wait to be kicked; of the same one the last order counts."""
+
+
+class _Connection(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+    cid: int
+    authorized_user: Annotated[str, Field(max_length=400)] = ""
+    ip: Annotated[str, Field(max_length=200)] = ""
+
+
+class _Page(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+    total: int = 0
+    offset: int = 0
+    connections: list[_Connection] = Field(default_factory=list[_Connection])
+
+
+class _Server(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+    id: Annotated[str, Field(max_length=100)]
+    name: Annotated[str, Field(max_length=200)] = ""
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+    server: _Server
+    data: _Page = Field(default_factory=_Page)
+
+
+class Kicker:
+    """Ends connections; a child of the supervisor.
+
+    Args:
+        transport: a connection to the system account.
+        inbox: where its answers go.
+        account: the account whose connections are meant.
+        audit: is told of everyone who was kicked.
+        clock: the time.
+    """
+
+    def __init__(self, transport: Transport, inbox: str, account: str, audit: Audit, clock: Clock) -> None:
+        self._transport = transport
+        self._inbox = inbox
+        self._account = account
+        self._audit = audit
+        self._clock = clock
+        self._orders: OrderedDict[tuple[str, str | None], str] = OrderedDict()
+        self._ordered = asyncio.Event()
+        self._answers: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1_000)
+        self._subscription: Subscription | None = None
+
+    def kick(self, name: str, instance: str | None, why: str) -> None:
+        """Order that every connection of an identity, or of one of its instances, be ended."""
+        self._orders[name, instance] = why
+        self._orders.move_to_end((name, instance))
+        if len(self._orders) > ORDERS_MAX:
+            log.error("identity.kick_forgotten", who=self._orders.popitem(last=False)[0][0])
+        self._ordered.set()
+
+    async def start(self) -> None:
+        """Listen for the servers' answers."""
+
+        async def receive(delivery: Delivery) -> None:
+            with contextlib.suppress(asyncio.QueueFull):
+                self._answers.put_nowait(delivery.data)
+
+        self._subscription = await self._transport.subscribe(f"{self._inbox}.connz", receive)
+        await self._transport.flush()
+
+    async def run(self) -> None:
+        """Carry out orders, for ever."""
+        while True:
+            await self._ordered.wait()
+            self._ordered.clear()
+            await self._carry_out(dict(self._orders))
+
+    async def stop(self, *, is_crashed: bool = False) -> None:
+        """Listen no more."""
+        del is_crashed
+        if self._subscription is not None:
+            await self._subscription.drain()
+
+    async def _carry_out(self, orders: dict[tuple[str, str | None], str]) -> None:
+        try:
+            for server, connection in await self._connections():
+                found = _meant(connection.authorized_user, orders)
+                if found is not None:
+                    await self._end(server, connection, orders[found])
+        except AntiphonError as error:
+            log.warning("identity.not_kicked", code=error.code, orders=len(orders))
+            await self._clock.sleep_ms(RETRY_MS)
+            self._ordered.set()
+            return
+        for order, why in orders.items():
+            if self._orders.get(order) == why:
+                del self._orders[order]
+
+    async def _end(self, server: str, connection: _Connection, why: str) -> None:
+        await self._transport.publish(
+            f"$SYS.REQ.SERVER.{server}.KICK", orjson.dumps({"cid": connection.cid}), reply=f"{self._inbox}.kicked"
+        )
+        kind, _, rest = connection.authorized_user.partition(":")
+        name, _, instance = rest.partition(":")
+        self._audit.tell("kicked", name, kind=kind, instance=instance or None, why=why, where=connection.ip)
+
+    async def _connections(self) -> list[tuple[str, _Connection]]:
+        """Return (server, connection) of everybody in the account."""
+        found: list[tuple[str, _Connection]] = []
+        more: list[tuple[str, int]] = [(SERVERS, 0)]
+        while more:
+            subject, offset = more.pop()
+            for answer in await self._ask(subject, offset):
+                page = answer.data
+                found += [(answer.server.id, one) for one in page.connections]
+                if page.offset + len(page.connections) < page.total and page.connections:
+                    after = page.offset + len(page.connections)
+                    more.append((f"$SYS.REQ.SERVER.{answer.server.id}.CONNZ", after))
+        return found
+
+    async def _ask(self, subject: str, offset: int) -> list[_Answer]:
+        while not self._answers.empty():
+            self._answers.get_nowait()
+        wanted: dict[str, Any] = {"auth": True, "acc": self._account, "limit": PAGE, "offset": offset, "state": 0}
+        await self._transport.publish(subject, orjson.dumps(wanted), reply=f"{self._inbox}.connz")
+        answers: list[_Answer] = []
+        patience_ms = WAIT_MS
+        while True:
+            try:
+                data = await asyncio.wait_for(self._answers.get(), patience_ms / 1_000)
+            except TimeoutError:
+                return answers
+            try:
+                answers.append(_Answer.model_validate_json(data))
+            except ValidationError as error:
+                log.warning("identity.connz_unreadable", errors=error.error_count())
+            patience_ms = QUIET_MS
+
+
+def _meant(label: str, orders: dict[tuple[str, str | None], str]) -> tuple[str, str | None] | None:
+    """Return the order that a user's label falls under, if any; `kind:name[:instance]`."""
+    parts = label.split(":")
+    if len(parts) < 2 or parts[0] not in set(Kind):  # noqa: PLR2004 - kind and name
+        return None
+    instance = parts[2] if len(parts) > 2 else None  # noqa: PLR2004 - and instance
+    for order in ((parts[1], instance), (parts[1], None)):
+        if order in orders:
+            return order
+    return None

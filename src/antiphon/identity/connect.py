@@ -1,0 +1,155 @@
+"""From an identity's name to its started bus: where, with which credential, and with tokens that stay fresh.
+
+The credential is the first that is there: a file or a token that was given, one that an earlier start has kept, the
+operator of this machine (who vouches for whatever runs here), or none, for a server that asks for none.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from antiphon import subjects
+from antiphon.bus.bounds import Bounds
+from antiphon.bus.bus import Bus
+from antiphon.bus.connect import connect as connect_with
+from antiphon.bus.connect import prefix_of
+from antiphon.bus.endpoint import Endpoint, resolve
+from antiphon.bus.home import default_data_dir, running
+from antiphon.decide.grants import grants
+from antiphon.errors import InvalidSetting
+from antiphon.identity import credential as files
+from antiphon.identity import opaque
+from antiphon.identity.opaque import Sort
+from antiphon.identity.session import Place, Session, Source
+from antiphon.identity.sources import FileSource, JoinSource, KeySource, LocalSource
+from antiphon.messages.base import Kind
+
+FILE_VARIABLE: Final = "ANTIPHON_CREDENTIALS"
+TOKEN_VARIABLE: Final = "ANTIPHON_TOKEN"  # noqa: S105 - the name of a variable
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to log in with, as far as somebody has said.
+
+    Attributes:
+        file: a credential file; else `$ANTIPHON_CREDENTIALS`.
+        token: an API key or a join token; else `$ANTIPHON_TOKEN`. Never an argument on a command line, which all see.
+    """
+
+    file: Path | None = None
+    token: str | None = None
+
+    @classmethod
+    def of(cls, file: Path | None, environment: Mapping[str, str] = os.environ) -> Wanted:
+        """Return what was given, completed from the environment."""
+        named = environment.get(FILE_VARIABLE)
+        found = file or (Path(named).expanduser() if named else None)
+        return cls(found, environment.get(TOKEN_VARIABLE) or None)
+
+
+async def connect(
+    name: str,
+    *,
+    kind: Kind = Kind.PUBLISHER,
+    instance: str | None = None,
+    nats: str | None = None,
+    context: str | None = None,
+    data: Path | None = None,
+    prefix: str | None = None,
+    bounds: Bounds | None = None,
+    credentials: Path | None = None,
+) -> Bus:
+    """Return the started bus of an identity, logged in as it is needed here.
+
+    Args:
+        name: the identity; the last token of everything it asks and tells.
+        kind: what it is; one that is known already keeps its kind.
+        instance: which instance of a node.
+        nats: the server's URL; else the NATS context, `ANTIPHON_NATS`, the embedded server of `data`, in this order.
+        context: a NATS context by name.
+        data: the data directory of an embedded server.
+        prefix: the first token of all subjects; default: `ANTIPHON_PREFIX`, else `antiphon`.
+        bounds: the bus's limits.
+        credentials: a credential file; default: `$ANTIPHON_CREDENTIALS`, `$ANTIPHON_TOKEN`, or what this machine has.
+
+    Raises:
+        NotAuthenticated: the credential is refused.
+        NotConnected: nobody is there, or who is there lets nobody in; the text says what to do.
+        ServerTooOld: the server's version is below the supported one.
+        InvalidName: the name is no subject token.
+    """
+    endpoint = resolve(nats, context=context, data=data)
+    place = Place(endpoint, prefix_of(prefix), subjects.token(name), kind, instance)
+    source = source_of(place, Wanted.of(credentials), data)
+    if source is None:
+        return await connect_with(name, endpoint=endpoint, prefix=place.prefix, bounds=bounds)
+    session = Session(source, monotonic_ms)
+    bus = await connect_with(name, endpoint=endpoint, prefix=place.prefix, bounds=bounds, logins=session)
+    granted = session.grant
+    assert granted is not None, "the transport has logged in with it"
+    bus.rights = grants(granted.kind, granted.name, granted.instance, prefix=place.prefix)
+    session.begin(bus)
+    return bus
+
+
+def source_of(place: Place, wanted: Wanted, data: Path | None) -> Source | None:
+    """Return where this process gets its tokens from, None where it needs none.
+
+    Raises `InvalidSetting` for a token that is none, and what reading a file raises.
+    """
+    if wanted.file is not None:
+        found = files.read(wanted.file)
+        if found.name != place.name:
+            raise InvalidSetting(f"{wanted.file} is the credential of {found.name!r}, not of {place.name!r}")
+        return FileSource(place, wanted.file)
+    home = data or default_data_dir()
+    kept = files.path_of(home, place.name, place.instance)
+    if wanted.token is not None:
+        return _with_token(place, wanted.token, kept)
+    if _is_known(place.endpoint):
+        return None
+    if kept.is_file():
+        return FileSource(place, kept)
+    operator = local_operator(place.endpoint, data)
+    if operator is None:
+        return None
+    if files.read(operator).name == place.name:
+        return FileSource(place, operator)
+    return LocalSource(place, operator)
+
+
+def local_operator(endpoint: Endpoint, data: Path | None) -> Path | None:
+    """Return the credential of this machine's operator, if the endpoint is the server of a data directory here."""
+    for home in dict.fromkeys((*([data] if data else []), default_data_dir())):
+        note = running(home)
+        if note is not None and note.url in endpoint.urls and (home / files.OPERATOR).is_file():
+            return home / files.OPERATOR
+    return None
+
+
+def monotonic_ms() -> int:
+    """Return milliseconds that go on while the machine sleeps, where the system can tell."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime_ns(clock) // 1_000_000
+
+
+def _with_token(place: Place, text: str, kept: Path) -> Source:
+    found = opaque.parse(text.strip())
+    if found is None or found.sort is Sort.REFRESH:
+        raise InvalidSetting(f"${TOKEN_VARIABLE} is neither an API key nor a join token: one letter may be missing")
+    if found.sort is Sort.API_KEY:
+        return KeySource(place, text.strip())
+    if place.kind is not Kind.NODE or place.instance is None:
+        raise InvalidSetting("a join token is for a node; publishers and operators take an API key")
+    return JoinSource(place, text.strip(), kept)
+
+
+def _is_known(endpoint: Endpoint) -> bool:
+    """Whether the endpoint says itself what to show at the door."""
+    return any((endpoint.user, endpoint.password, endpoint.token, endpoint.credentials, endpoint.nkey_seed_file))

@@ -1,0 +1,164 @@
+"""A session: the login of one process, with tokens that are renewed before they expire.
+
+Where the first token comes from is a `Source`; the session keeps it fresh: at three quarters of a token's life it
+asks for the next over the live connection and has the transport change over to it (make before break); after a long
+time offline it asks over a connection of its own that can do nothing else. A token that cannot be had now is asked
+for again, with growing pauses, for as long as the process lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+
+from antiphon.bus.bus import Bus
+from antiphon.bus.connect import connect
+from antiphon.bus.endpoint import Endpoint
+from antiphon.bus.protocol import Login
+from antiphon.errors import AntiphonError
+from antiphon.identity.keypair import KeyPair
+from antiphon.identity.proof import prove
+from antiphon.messages.base import Kind
+from antiphon.messages.tokens import TokenAsk, TokenGrant
+
+log = structlog.get_logger("antiphon.identity")
+
+RENEW_SHARE: Final = 0.75
+"""Of a token's life: the rest is for trying again."""
+SPARE_MS: Final = 2_000
+"""A token that has less left than this is not shown to a server any more."""
+RETRY_MS: Final = 1_000
+RETRY_MS_MAX: Final = 60_000
+ASK_MS: Final = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Tokens as a process holds them; times on its own monotonic clock, in milliseconds."""
+
+    key: KeyPair
+    grant: TokenGrant
+    got_ms: int
+
+    @property
+    def expires_ms(self) -> int:
+        """When the access token is no longer good."""
+        return self.got_ms + self.grant.expires_in_ms
+
+    @property
+    def renew_ms(self) -> int:
+        """When the next one is asked for."""
+        return self.got_ms + int(self.grant.expires_in_ms * RENEW_SHARE)
+
+
+class Source(Protocol):
+    """Where a process gets its tokens from."""
+
+    async def obtain(self, live: Bus | None, now_ms: int) -> Held:
+        """Return fresh tokens; over the live connection where there is one. Raises `NotAuthenticated` for a no."""
+        ...
+
+
+class Session:
+    """The login of one process; give it to the transport, then `begin` with the bus that stands on it."""
+
+    def __init__(self, source: Source, now_ms: Callable[[], int]) -> None:
+        self._source = source
+        self._now_ms = now_ms
+        self._held: Held | None = None
+        self._bus: Bus | None = None
+        self._renewing: asyncio.Task[None] | None = None
+
+    @property
+    def grant(self) -> TokenGrant | None:
+        """What was granted last."""
+        return self._held.grant if self._held else None
+
+    async def login(self) -> Login:
+        """Return what to show at the server's door, asking for it where it is not there or has expired."""
+        held = self._held
+        if held is None or held.expires_ms - self._now_ms() < SPARE_MS:
+            held = self._held = await self._source.obtain(None, self._now_ms())
+        return Login(nkey_seed=held.key.seed(), token=held.grant.access, expires_ms=held.expires_ms)
+
+    def begin(self, bus: Bus) -> None:
+        """Renew from now on, until the bus is closed."""
+        self._bus = bus
+        self._renewing = asyncio.get_running_loop().create_task(self._renew(bus), name=f"session:{bus.name}")
+        bus.before_close(self.end)
+
+    async def end(self) -> None:
+        """Renew no more."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._renewing
+
+    async def _renew(self, bus: Bus) -> None:
+        pause_ms = RETRY_MS
+        while True:
+            assert self._held is not None, "the transport has logged in with it"
+            await bus.clock.sleep_ms(max(0, self._held.renew_ms - self._now_ms()))
+            try:
+                self._held = await self._source.obtain(bus, self._now_ms())
+                await bus.transport.renew()
+            except AntiphonError as error:
+                log.warning("session.not_renewed", name=bus.name, code=error.code, error=error.text)
+                await bus.clock.sleep_ms(min(pause_ms, RETRY_MS_MAX))
+                pause_ms *= 2
+            else:
+                pause_ms = RETRY_MS
+                log.debug("session.renewed", name=bus.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which fabric, and who is to be there.
+
+    Attributes:
+        endpoint: the server.
+        prefix: first token of the fabric's subjects.
+        name: the identity.
+        kind: what it is.
+        instance: which instance of a node.
+    """
+
+    endpoint: Endpoint
+    prefix: str
+    name: str
+    kind: Kind
+    instance: str | None = None
+
+    async def ask(self, live: Bus | None, key: KeyPair, credential: str) -> TokenGrant:
+        """Return what a credential buys: over a live connection, else over one that can do nothing else.
+
+        Raises `NotAuthenticated` when it is refused, `NotConnected` when nobody is there.
+        """
+        nonce = secrets.token_hex(16)
+        proof = prove(key, nonce, credential)
+        ask = TokenAsk(credential=credential, nkey=key.public, nonce=nonce, proof=proof, instance=self.instance)
+        if live is not None and live.transport.is_connected:
+            return await live.ask(ask, budget_ms=ASK_MS)
+        bus = await connect(self.name, endpoint=self.endpoint, prefix=self.prefix, logins=Fixed(key, credential))
+        try:
+            return await bus.ask(ask, budget_ms=ASK_MS)
+        finally:
+            await bus.close()
+
+
+class Fixed:
+    """A login that never changes: a static user's key, or a credential for a connection that asks for tokens."""
+
+    def __init__(self, key: KeyPair, token: str | None = None) -> None:
+        self._key = key
+        self._token = token
+
+    async def login(self) -> Login:
+        """Return it."""
+        return Login(nkey_seed=self._key.seed(), token=self._token)

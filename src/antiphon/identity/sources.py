@@ -1,0 +1,144 @@
+"""Where a process gets its tokens from: a credential file, an API key, a join token, or the operator of its machine."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from antiphon.bus.bus import Bus
+from antiphon.bus.connect import connect
+from antiphon.errors import NotAuthenticated
+from antiphon.identity import credential as files
+from antiphon.identity.credential import Credential
+from antiphon.identity.keypair import KeyPair, Role
+from antiphon.identity.session import ASK_MS, Held, Place, Session
+from antiphon.messages.base import Kind
+from antiphon.messages.tokens import Enrol, TokenGrant
+
+FRESH_SHARE = 0.25
+"""A token in a file that has more than this of an hour left was renewed by another process: it is used as it is."""
+HOUR_MS = 3_600_000
+
+
+class FileSource:
+    """A credential file; whoever renews it holds its lock, so several processes may use one."""
+
+    def __init__(self, place: Place, path: Path) -> None:
+        self.place = place
+        self.path = path
+
+    async def obtain(self, live: Bus | None, now_ms: int) -> Held:
+        """Return the file's token while it is fresh, else buy the next one and write it down."""
+        async with files.held(self.path) as held:
+            found = held.credential
+            left_ms = found.access_expires_ms - wall_ms()
+            if found.access is not None and found.issuer is not None and left_ms > FRESH_SHARE * HOUR_MS:
+                return Held(found.keypair, _remembered(found, left_ms), now_ms)
+            credential = found.refresh or found.api_key
+            if credential is None:
+                raise NotAuthenticated(f"{self.path} has nothing to get a token with: log in again")
+            grant = await self.place.ask(live, found.keypair, credential)
+            held.replace(with_grant(found, grant))
+            return Held(found.keypair, grant, now_ms)
+
+
+class KeySource:
+    """An API key that a process was given: its nkey and its tokens live as long as the process."""
+
+    def __init__(self, place: Place, api_key: str) -> None:
+        self._place = place
+        self._api_key = api_key
+        self._key = KeyPair.make(Role.USER)
+
+    async def obtain(self, live: Bus | None, now_ms: int) -> Held:
+        """Return a new token."""
+        return Held(self._key, await self._place.ask(live, self._key, self._api_key), now_ms)
+
+
+class JoinSource:
+    """A join token: good for one new instance, which keeps what it got in a file."""
+
+    def __init__(self, place: Place, join: str, path: Path) -> None:
+        self._place = place
+        self._join = join
+        self._file = FileSource(place, path)
+
+    async def obtain(self, live: Bus | None, now_ms: int) -> Held:
+        """Join once; from then on the file is enough."""
+        path, place = self._file.path, self._place
+        if not path.exists():
+            # The key first: if the answer is lost, the same instance with the same key may ask again.
+            seed = KeyPair.make(Role.USER).seed()
+            files.write(path, Credential(name=place.name, kind=Kind.NODE, instance=place.instance, seed=seed))
+        async with files.held(path) as held:
+            found = held.credential
+            if found.refresh is None:
+                grant = await place.ask(live, found.keypair, self._join)
+                held.replace(with_grant(found, grant))
+                return Held(found.keypair, grant, now_ms)
+        return await self._file.obtain(live, now_ms)
+
+
+class LocalSource:
+    """The operator of this machine, who vouches for its processes: nothing has to be set up, nothing is kept."""
+
+    def __init__(self, place: Place, operator: Path) -> None:
+        self._place = place
+        self._operator = operator
+        self._key = KeyPair.make(Role.USER)
+        self._refresh: str | None = None
+
+    async def obtain(self, live: Bus | None, now_ms: int) -> Held:
+        """Renew by the refresh token; begin anew, by the operator, where that is not accepted any more."""
+        grant = None
+        if self._refresh is not None:
+            try:
+                grant = await self._place.ask(live, self._key, self._refresh)
+            except NotAuthenticated:
+                grant = None
+        grant = grant or await self._enrol(now_ms)
+        self._refresh = grant.refresh
+        return Held(self._key, grant, now_ms)
+
+    async def _enrol(self, now_ms: int) -> TokenGrant:
+        place, operator = self._place, files.read(self._operator)
+        theirs = Place(place.endpoint, place.prefix, operator.name, operator.kind)
+        session = Session(FileSource(theirs, self._operator), lambda: now_ms)
+        bus = await connect(operator.name, endpoint=place.endpoint, prefix=place.prefix, logins=session)
+        try:
+            ask = Enrol(name=place.name, kind=place.kind, instance=place.instance, nkey=self._key.public)
+            return await bus.ask(ask, budget_ms=ASK_MS)
+        finally:
+            await bus.close()
+
+
+def with_grant(found: Credential, grant: TokenGrant) -> Credential:
+    """Return a credential with what was granted; a refresh token that was used is gone."""
+    changed = {
+        "access": grant.access,
+        "access_expires_ms": wall_ms() + grant.expires_in_ms,
+        "refresh": grant.refresh,
+        "issuer": grant.issuer,
+        "kind": grant.kind,
+    }
+    return Credential.model_validate(found.model_dump() | changed)
+
+
+def wall_ms() -> int:
+    """Return this machine's wall clock: what stands in files has to mean something to the next process."""
+    return time.time_ns() // 1_000_000
+
+
+def _remembered(found: Credential, left_ms: int) -> TokenGrant:
+    assert found.access is not None
+    assert found.issuer is not None
+    return TokenGrant(
+        access=found.access,
+        expires_in_ms=left_ms,
+        refresh=found.refresh,
+        name=found.name,
+        kind=found.kind,
+        instance=found.instance,
+        issuer=found.issuer,
+        keys="-",
+    )
