@@ -134,7 +134,7 @@ def test_a_context_as_the_nats_cli_writes_it(home: dict[str, str], tmp_path: Pat
         ({"url": ["x"]}, "url: Input should be a valid string"),
         ({"url": "x", "password": {"is": PASSWORD}}, "password: Input should be"),
         ({"url": "x", "creds": "/does/not/exist.creds"}, "creds file"),
-        ({"url": "x", "nsc": "nsc://a/b/c", "ca": "ca.pem"}, "uses nsc, ca"),
+        ({"url": "x", "nsc": "nsc://a/b/c", "user_jwt": "eyJ"}, "uses user_jwt, nsc"),
     ],
 )
 def test_a_broken_context_is_named(home: dict[str, str], fields: dict[str, object], text: str) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from antiphon.bus.bus import Bus, Gather
+from antiphon.bus.bus import Bus
+from antiphon.bus.gather import Gather
 from antiphon.bus.codec import decode, encode
 from antiphon.clock import Timer
 from antiphon.errors import AntiphonError, OutOfBudget

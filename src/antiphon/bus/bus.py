@@ -32,6 +32,7 @@ from antiphon.bus.codec import (
     is_whole_number,
     reply_error,
 )
+from antiphon.bus.gather import Gather, OnReply
 from antiphon.bus.protocol import Delivery, Headers, Subscription, Transport
 from antiphon.clock import Clock, LoopClock
 from antiphon.decide.grants import Grants
@@ -55,9 +56,6 @@ R = TypeVar("R", bound=Message)
 ANSWERS_MAX = 1_000
 """Answers to one question to everybody that wait to be read; more are dropped."""
 
-OnReply = Callable[[int, bytes, AntiphonError | None], None]
-"""Called with the slot, the payload, and the error when there is one; it must not block."""
-
 
 @dataclass(slots=True)
 class Call(Generic[M]):
@@ -70,6 +68,7 @@ class Call(Generic[M]):
         request: the request's id.
         deadline_ms: when the asker stops waiting, on this process's clock.
         arrived_ms: when it was taken from the connection, on this process's clock.
+        via: the connection that brought it, which the answer has to take.
     """
 
     bus: Bus
@@ -80,6 +79,7 @@ class Call(Generic[M]):
     deadline_ms: int
     reply: str
     arrived_ms: int
+    via: object = None
     answered: bool = False
 
     async def answer(self, reply: Message | bytes) -> None:
@@ -90,58 +90,19 @@ class Call(Generic[M]):
         if not self.reply:
             return
         try:
-            await self.bus.transport.publish(self.reply, data)
+            await self.bus.transport.publish(self.reply, data, via=self.via)
         except Oversize as error:
-            await self.bus.refuse(self.reply, error)
+            await self.bus.refuse(self.reply, error, via=self.via)
 
     async def refuse(self, error: AntiphonError) -> None:
         """Send an error; after an answer there is nothing left to say."""
         if not self.answered:
             self.answered = True
-            await self.bus.refuse(self.reply, error)
+            await self.bus.refuse(self.reply, error, via=self.via)
 
 
 Serve = Callable[[Call[M]], Awaitable[None]]
 Heard = Callable[[M, dict[str, str]], Awaitable[None]]
-
-
-class Gather:
-    """Answers to many questions, on the one inbox; each goes to `on_reply` with the slot of its question."""
-
-    __slots__ = ("_bus", "_on_reply", "_tokens", "bug")
-
-    def __init__(self, bus: Bus, on_reply: OnReply) -> None:
-        self._bus = bus
-        self._on_reply = on_reply
-        self._tokens: list[str] = []
-        self.bug: Callable[[Exception], None] | None = None
-
-    async def ask(self, subject: str, data: bytes, *, headers: Headers | None = None) -> int:
-        """Ask one more; return its slot: 0, 1, 2, ... in the order of asking."""
-        slot = len(self._tokens)
-        token = self._bus.draw()
-        self._tokens.append(token)
-        self._bus.expect(token, self, slot)
-        try:
-            await self._bus.transport.publish(subject, data, reply=self._bus.inbox_dot + token, headers=headers)
-        except AntiphonError as error:
-            self._bus.give_up(token)
-            self.receive(slot, b"", error)
-        return slot
-
-    def receive(self, slot: int, data: bytes, error: AntiphonError | None) -> None:
-        """Hand over an answer; a bug in the receiver ends its own conversation, not the inbox."""
-        try:
-            self._on_reply(slot, data, error)
-        except Exception as bug:
-            if self.bug is None:
-                raise
-            self.bug(bug)
-
-    def close(self) -> None:
-        """Wait no more; what comes from now on is late."""
-        for token in self._tokens:
-            self._bus.give_up(token)
 
 
 class Bus:
@@ -180,7 +141,7 @@ class Bus:
         self._started = False
         self._closing: list[Callable[[], Awaitable[None]]] = []
         self.rights: Grants | None = None
-        """What the server lets this identity do, where that is known; what it would drop is refused here, with a word."""
+        """What the server lets this identity do, where that is known; the rest it would drop in silence."""
 
     async def start(self) -> None:
         """Subscribe to the inbox."""
@@ -374,7 +335,7 @@ class Bus:
             except AntiphonError as error:
                 self.counters.refuse(error.code)
                 if not kind.route.is_told and self._may_refuse(kind, delivery):
-                    await self.refuse(delivery.reply, error)
+                    await self.refuse(delivery.reply, error, via=self.transport.way_of(delivery))
                 return
             if call is not None:
                 await serve(call)
@@ -396,8 +357,8 @@ class Bus:
 
         return await self.transport.subscribe(pattern, receive, queue=kind.route.queue)
 
-    async def refuse(self, reply: str, error: AntiphonError) -> None:
-        """Send an error to a reply subject; its class crosses as its code."""
+    async def refuse(self, reply: str, error: AntiphonError, *, via: object = None) -> None:
+        """Send an error to a reply subject, by the way that the request came; its class crosses as its code."""
         if not reply:
             return
         text = error.text.replace("\r", " ").replace("\n", " ").encode("ascii", "replace").decode()[:1_000]
@@ -405,7 +366,7 @@ class Bus:
         if error.retry_after_ms is not None:
             headers[RETRY_AFTER] = str(error.retry_after_ms)
         try:
-            await self.transport.publish(reply, b"", headers=headers)
+            await self.transport.publish(reply, b"", headers=headers, via=via)
         except AntiphonError as failed:
             log.warning("bus.refusal_not_sent", code=error.code, error=failed.code)
 
@@ -428,7 +389,8 @@ class Bus:
         request = message.carried_request() or request
         reply = "" if kind.route.is_told else delivery.reply
         now_ms = self.clock.now_ms()
-        return Call(self, message, caller, keys, request, now_ms + budget, reply, now_ms)
+        way = self.transport.way_of(delivery)
+        return Call(self, message, caller, keys, request, now_ms + budget, reply, now_ms, way)
 
     def _may_reply(self, kind: type[Request[Any]], caller: str, reply: str) -> bool:
         """Whether the reply lies where it must; without this, answers can be laundered (nats-facts.md, hole 1)."""

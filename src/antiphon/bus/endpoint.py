@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -19,6 +19,9 @@ from antiphon.bus.home import DATA_VARIABLE, default_data_dir, running
 from antiphon.errors import InvalidSetting, NotConnected
 
 URL_VARIABLE: Final = "ANTIPHON_NATS"
+CA_VARIABLE: Final = "ANTIPHON_TLS_CA"
+CERTIFICATE_VARIABLE: Final = "ANTIPHON_TLS_CERT"
+KEY_VARIABLE: Final = "ANTIPHON_TLS_KEY"
 SCHEMES: Final = ("nats", "tls", "ws", "wss")
 CONTEXT_BYTES_MAX: Final = 65_536
 _CONTEXT_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")
@@ -35,6 +38,9 @@ class Endpoint:
         token: an authentication token.
         credentials: a `.creds` file.
         nkey_seed_file: a file with an nkey's seed.
+        ca: a file with the certificates of whoever may vouch for the server; default: the system's.
+        certificate: a file with this process's own certificate, where the server asks for one.
+        key: a file with its key; default: it is in the same file.
         source: where this was found, for people.
     """
 
@@ -44,12 +50,20 @@ class Endpoint:
     token: str | None = field(default=None, repr=False)
     credentials: Path | None = None
     nkey_seed_file: Path | None = None
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
     source: str = "given"
 
     @property
     def urls(self) -> list[str]:
         """The URLs one by one."""
         return self.url.split(",")
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether a URL asks for an encrypted connection."""
+        return any(one.startswith(("tls://", "wss://")) for one in self.urls)
 
 
 def resolve(
@@ -66,6 +80,22 @@ def resolve(
 
     Raises `InvalidSetting` for one that is there and broken, `NotConnected` when there is none.
     """
+    return with_tls(_resolve(url, context, data, environment), environment)
+
+
+def with_tls(endpoint: Endpoint, environment: Mapping[str, str] = os.environ) -> Endpoint:
+    """Return the endpoint with the files that the environment names, where it names none itself."""
+    source = endpoint.source
+    return replace(
+        endpoint,
+        ca=endpoint.ca or _existing(environment.get(CA_VARIABLE, ""), f"${CA_VARIABLE}", source),
+        certificate=endpoint.certificate
+        or _existing(environment.get(CERTIFICATE_VARIABLE, ""), f"${CERTIFICATE_VARIABLE}", source),
+        key=endpoint.key or _existing(environment.get(KEY_VARIABLE, ""), f"${KEY_VARIABLE}", source),
+    )
+
+
+def _resolve(url: str | None, context: str | None, data: Path | None, environment: Mapping[str, str]) -> Endpoint:
     if url is not None:
         return parse(url, source="the given URL")
     if context is not None:
@@ -143,13 +173,13 @@ class _Context(BaseModel):
     user_jwt: Setting = ""
     user_seed: Setting = ""
     nsc: Setting = ""
+    socks_proxy: Setting = ""
     cert: Setting = ""
     key: Setting = ""
     ca: Setting = ""
-    socks_proxy: Setting = ""
 
     def endpoint(self, source: str) -> Endpoint:
-        unknown = ("user_jwt", "user_seed", "nsc", "cert", "key", "ca", "socks_proxy")
+        unknown = ("user_jwt", "user_seed", "nsc", "socks_proxy")
         used = [name for name in unknown if getattr(self, name)]
         if used:
             raise InvalidSetting(f"{source} uses {', '.join(used)}, which Antiphon does not support")
@@ -165,6 +195,9 @@ class _Context(BaseModel):
             token=self.token or (self.user if bare else None) or at.token,
             credentials=_existing(self.creds, "creds", source),
             nkey_seed_file=_existing(self.nkey, "nkey", source),
+            ca=_existing(self.ca, "ca", source),
+            certificate=_existing(self.cert, "cert", source),
+            key=_existing(self.key, "key", source),
             source=source,
         )
 

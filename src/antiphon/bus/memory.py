@@ -16,7 +16,17 @@ from typing import Protocol
 
 import structlog
 
-from antiphon.bus.protocol import NO_RESPONDERS, STATUS, Bucket, CounterStream, Entry, Headers, KeyValue, Receive
+from antiphon.bus.protocol import (
+    NO_RESPONDERS,
+    STATUS,
+    Bucket,
+    CounterStream,
+    Delivery,
+    Entry,
+    Headers,
+    KeyValue,
+    Receive,
+)
 from antiphon.errors import NotConnected, Oversize
 
 log = structlog.get_logger("antiphon.bus")
@@ -303,7 +313,15 @@ class MemoryTransport:
         if not self.is_connected:
             raise NotConnected("the memory connection is closed" if self._closed else "the memory server is away")
 
-    async def publish(self, subject: str, data: bytes, *, reply: str = "", headers: Headers | None = None) -> None:
+    async def publish(
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        reply: str = "",
+        headers: Headers | None = None,
+        via: object = None,  # noqa: ARG002 - there is one way here
+    ) -> None:
         """Send; the receivers run later, never inside this call."""
         self.check()
         if len(data) > self.payload_max:
@@ -332,6 +350,13 @@ class MemoryTransport:
         """Open declared counters."""
         self.check()
         return MemoryCounter(self, self._server.counters.setdefault(stream.name, {}))
+
+    def way_of(self, delivery: Delivery) -> object:  # noqa: ARG002 - there is one way here
+        """Return nothing: every message came by the one connection."""
+        return None
+
+    async def renew(self) -> None:
+        """Have nothing to renew: nobody logs in here."""
 
     def on_reconnect(self, call: Callable[[], None]) -> None:
         """Call whenever a lost connection is back."""

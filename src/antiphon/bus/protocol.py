@@ -171,8 +171,14 @@ class Transport(Protocol):
         """How often the connection was lost so far: an answer may have been lost with it."""
         ...
 
-    async def publish(self, subject: str, data: bytes, *, reply: str = "", headers: Headers | None = None) -> None:
-        """Send; at most once, no acknowledgement. Raises `NotConnected` or `Oversize`."""
+    async def publish(
+        self, subject: str, data: bytes, *, reply: str = "", headers: Headers | None = None, via: object = None
+    ) -> None:
+        """Send; at most once, no acknowledgement.
+
+        `via` is the way that a message came by (`way_of`), where this answers it: the server lets only that one answer.
+        Raises `NotConnected` or `Oversize`.
+        """
 
     async def subscribe(self, subject: str, receive: Receive, *, queue: str | None = None) -> Subscription:
         """Receive what is published on a subject; of a queue group one member gets each message."""
@@ -188,6 +194,13 @@ class Transport(Protocol):
     async def counter(self, stream: CounterStream) -> Counter:
         """Open declared counters, creating the stream where it is missing."""
         ...
+
+    def way_of(self, delivery: Delivery) -> object:
+        """Return the connection that brought a message: its answer has to take the same (`publish`)."""
+        ...
+
+    async def renew(self) -> None:
+        """Change over to a new connection with the login of now; nothing is lost and nothing comes twice."""
 
     def on_reconnect(self, call: Callable[[], None]) -> None:
         """Call whenever a lost connection is back."""
