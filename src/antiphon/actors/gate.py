@@ -94,7 +94,7 @@ class Gate:
         What is there and still good is left; a bucket that has lost its key gets a new one.
         """
         name = f"user-{name}"[:63] if subjects.is_master(name) else name
-        found = credential.read(path) if path.exists() else None
+        found = credential.find(path)
         if found is not None and self._is_good(found):
             return
         ledger, now_ms = self.identity.ledger, self.identity.bus.clock.wall_ms()

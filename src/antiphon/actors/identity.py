@@ -203,7 +203,11 @@ class IdentityActor(Actor):
 
     def refused(self, refusal: Refusal, by: str, *, where: str) -> NotAuthenticated | Overloaded:
         """Tell of a refusal and return the error for whoever is refused, who is told when he may try again."""
-        self.audit.tell("refused", by, why=refusal.reason, where=where, credential=refusal.credential or None)
+        who = by if refusal.who == "?" else refusal.who
+        asked = by if by != who else None
+        self.audit.tell(
+            "refused", who, why=refusal.reason, where=where, by=asked, credential=refusal.credential or None
+        )
         after_ms = self.failed(where, refusal.credential or by)
         if after_ms:
             return Overloaded("too many refused attempts with this credential", retry_after_ms=after_ms)

@@ -117,10 +117,9 @@ class Kicker:
 
     async def _carry_out(self, orders: dict[tuple[str, str | None], str]) -> None:
         try:
-            for server, connection in await self._connections():
-                found = _meant(connection.authorized_user, orders)
-                if found is not None:
-                    await self._end(server, connection, orders[found])
+            more: list[tuple[str, int]] = [(SERVERS, 0)]
+            while more:
+                more += await self._page(*more.pop(), orders)
         except AntiphonError as error:
             log.warning("identity.not_kicked", code=error.code, orders=len(orders))
             await self._clock.sleep_ms(RETRY_MS)
@@ -130,6 +129,40 @@ class Kicker:
             if self._orders.get(order) == why:
                 del self._orders[order]
 
+    async def _page(
+        self, subject: str, offset: int, orders: dict[tuple[str, str | None], str]
+    ) -> list[tuple[str, int]]:
+        """Kick whoever is meant on one page of each server that answers, at once; return what is to be asked next."""
+        while not self._answers.empty():
+            self._answers.get_nowait()
+        wanted: dict[str, Any] = {"auth": True, "acc": self._account, "limit": PAGE, "offset": offset, "state": 0}
+        await self._transport.publish(subject, orjson.dumps(wanted), reply=f"{self._inbox}.connz")
+        more: list[tuple[str, int]] = []
+        patience_ms = WAIT_MS
+        while (answer := await self._answer(patience_ms)) is not None:
+            patience_ms = QUIET_MS
+            page = answer.data
+            for connection in page.connections:
+                found = _meant(connection.authorized_user, orders)
+                if found is not None:
+                    await self._end(answer.server.id, connection, orders[found])
+            after = page.offset + len(page.connections)
+            if page.connections and after < page.total:
+                more.append((f"$SYS.REQ.SERVER.{answer.server.id}.CONNZ", after))
+        return more
+
+    async def _answer(self, patience_ms: int) -> _Answer | None:
+        """Return the next readable answer, None when there is none in time."""
+        while True:
+            try:
+                data = await asyncio.wait_for(self._answers.get(), patience_ms / 1_000)
+            except TimeoutError:
+                return None
+            try:
+                return _Answer.model_validate_json(data)
+            except ValidationError as error:
+                log.warning("identity.connz_unreadable", errors=error.error_count())
+
     async def _end(self, server: str, connection: _Connection, why: str) -> None:
         await self._transport.publish(
             f"$SYS.REQ.SERVER.{server}.KICK", orjson.dumps({"cid": connection.cid}), reply=f"{self._inbox}.kicked"
@@ -137,38 +170,6 @@ class Kicker:
         kind, _, rest = connection.authorized_user.partition(":")
         name, _, instance = rest.partition(":")
         self._audit.tell("kicked", name, kind=kind, instance=instance or None, why=why, where=connection.ip)
-
-    async def _connections(self) -> list[tuple[str, _Connection]]:
-        """Return (server, connection) of everybody in the account."""
-        found: list[tuple[str, _Connection]] = []
-        more: list[tuple[str, int]] = [(SERVERS, 0)]
-        while more:
-            subject, offset = more.pop()
-            for answer in await self._ask(subject, offset):
-                page = answer.data
-                found += [(answer.server.id, one) for one in page.connections]
-                if page.offset + len(page.connections) < page.total and page.connections:
-                    after = page.offset + len(page.connections)
-                    more.append((f"$SYS.REQ.SERVER.{answer.server.id}.CONNZ", after))
-        return found
-
-    async def _ask(self, subject: str, offset: int) -> list[_Answer]:
-        while not self._answers.empty():
-            self._answers.get_nowait()
-        wanted: dict[str, Any] = {"auth": True, "acc": self._account, "limit": PAGE, "offset": offset, "state": 0}
-        await self._transport.publish(subject, orjson.dumps(wanted), reply=f"{self._inbox}.connz")
-        answers: list[_Answer] = []
-        patience_ms = WAIT_MS
-        while True:
-            try:
-                data = await asyncio.wait_for(self._answers.get(), patience_ms / 1_000)
-            except TimeoutError:
-                return answers
-            try:
-                answers.append(_Answer.model_validate_json(data))
-            except ValidationError as error:
-                log.warning("identity.connz_unreadable", errors=error.error_count())
-            patience_ms = QUIET_MS
 
 
 def _meant(label: str, orders: dict[tuple[str, str | None], str]) -> tuple[str, str | None] | None:

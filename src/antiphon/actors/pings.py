@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from antiphon.bus.bus import Bus
-from antiphon.bus.gather import Gather
 from antiphon.bus.codec import decode, encode
+from antiphon.bus.gather import Gather
 from antiphon.clock import Timer
 from antiphon.errors import AntiphonError, OutOfBudget
 from antiphon.messages.ping import NodePing, NodePong

@@ -39,7 +39,7 @@ from antiphon.bus.protocol import (
     Receive,
     Subscription,
 )
-from antiphon.errors import AntiphonError, NotConnected, Oversize
+from antiphon.errors import AntiphonError, NotAuthenticated, NotConnected, Oversize
 
 log = structlog.get_logger("antiphon.bus")
 
@@ -217,12 +217,25 @@ class NatsTransport:
         task.add_done_callback(self._ending.discard)
 
     async def _dial(self) -> StrictClient:
-        login: Login | None = None if self._logins is None else await self._logins.login()
+        if self._logins is None:
+            return await self._dial_with(None)
+        login = await self._logins.login()
+        try:
+            return await self._dial_with(login)
+        except NotAuthenticated:
+            # a token from a file may have been revoked since; what it was bought with may still be good
+            self._logins.refused()
+            other = await self._logins.login()
+            if other == login:
+                raise
+            return await self._dial_with(other)
+
+    async def _dial_with(self, login: Login | None) -> StrictClient:
         self._is_token = login is not None and login.token is not None
         mine: list[StrictClient] = []
 
         def is_mine() -> bool:
-            return not mine or mine[0] is self._current
+            return bool(mine) and mine[0] is self._current
 
         async def disconnected() -> None:
             if not self._is_closing and is_mine():
@@ -236,9 +249,9 @@ class NatsTransport:
         async def closed() -> None:
             if self._is_closing or not mine:
                 return
-            if mine[0] in self._former:
+            if not is_mine():
                 self._former.discard(mine[0])
-            elif is_mine() and self._healing is None:
+            elif self._healing is None:
                 self._healing = asyncio.get_running_loop().create_task(self._heal(), name="bus:heal")
 
         calls = Calls(errored=self._errored, disconnected=disconnected, reconnected=reconnected, closed=closed)
@@ -248,15 +261,16 @@ class NatsTransport:
 
     async def _heal(self) -> None:
         """Replace a connection that the server has ended, however long it takes."""
-        pause_ms, dice = HEAL_MS, Random()  # noqa: S311 - spreads attempts, guards nothing
+        pause_ms, dice, told = HEAL_MS, Random(), ""  # noqa: S311 - spreads attempts, guards nothing
         try:
             while not self._is_closing:
                 try:
                     async with self._changing:
                         await self._change_over(await self._dial())
                 except AntiphonError as error:
-                    if self.reason != error.text:  # once for each reason, not once for each attempt
-                        self.reason = error.text
+                    self.reason = error.text
+                    if told != error.text:  # once for each reason, not once for each attempt
+                        told = error.text
                         log.warning("bus.not_healed", code=error.code, error=error.text)
                     await asyncio.sleep(pause_ms * dice.uniform(0.5, 1.0) / 1_000)
                     pause_ms = min(2 * pause_ms, HEAL_MS_MAX)
@@ -280,8 +294,7 @@ class NatsTransport:
                 self._violated_s = now_s
                 log.warning("bus.not_permitted", error=text, times=self.violations)
             return
-        self.reason = text
-        is_trying = self._current is None or self._current.is_reconnecting or self._healing is not None
+        is_trying = self._current is None or not self._current.is_connected or self._healing is not None
         (log.debug if is_trying else log.warning)("bus.error", error=text)
 
     async def close(self) -> None:

@@ -152,6 +152,9 @@ class Logins(Protocol):
         """Return the login of now; raises an `AntiphonError` where none can be had."""
         ...
 
+    def refused(self) -> None:
+        """Note that the server did not take the login of now: the next one has to be another."""
+
 
 class Transport(Protocol):
     """A connection that carries bytes on subjects."""

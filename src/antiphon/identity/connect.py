@@ -108,20 +108,20 @@ def source_of(place: Place, wanted: Wanted, data: Path | None) -> Source | None:
         if found.name != place.name:
             raise InvalidSetting(f"{wanted.file} is the credential of {found.name!r}, not of {place.name!r}")
         return FileSource(place, wanted.file)
-    home = data or default_data_dir()
-    kept = files.path_of(home, place.name, place.instance)
+    kept = files.path_of(data or default_data_dir(), place.name, place.instance)
     if wanted.token is not None:
         return _with_token(place, wanted.token, kept)
     if _is_known(place.endpoint):
         return None
-    if kept.is_file():
-        return FileSource(place, kept)
+    return FileSource(place, kept) if kept.is_file() else _local(place, data)
+
+
+def _local(place: Place, data: Path | None) -> Source | None:
     operator = local_operator(place.endpoint, data)
     if operator is None:
         return None
-    if files.read(operator).name == place.name:
-        return FileSource(place, operator)
-    return LocalSource(place, operator)
+    is_operator = files.read(operator).name == place.name
+    return FileSource(place, operator) if is_operator else LocalSource(place, operator)
 
 
 def local_operator(endpoint: Endpoint, data: Path | None) -> Path | None:

@@ -91,6 +91,11 @@ def read(path: Path) -> Credential:
         raise SecretsUnusable(f"{path} is no credential, or was damaged ({wrong}): get a new one") from None
 
 
+def find(path: Path) -> Credential | None:
+    """Return the credential in a file, None where there is no file; raises what `read` does for a damaged one."""
+    return read(path) if path.exists() else None
+
+
 def write(path: Path, credential: Credential) -> None:
     """Write a credential in one step, for this user alone; make the folder that it lies in, for this user alone.
 

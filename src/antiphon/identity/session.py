@@ -60,8 +60,11 @@ class Held:
 class Source(Protocol):
     """Where a process gets its tokens from."""
 
-    async def obtain(self, live: Bus | None, now_ms: int) -> Held:
-        """Return fresh tokens; over the live connection where there is one. Raises `NotAuthenticated` for a no."""
+    async def obtain(self, live: Bus | None, now_ms: int, *, but: str | None = None) -> Held:
+        """Return fresh tokens; over the live connection where there is one. Raises `NotAuthenticated` for a no.
+
+        `but`: an access token that the server has refused; it must not be this one again.
+        """
         ...
 
 
@@ -72,6 +75,7 @@ class Session:
         self._source = source
         self._now_ms = now_ms
         self._held: Held | None = None
+        self._refused: str | None = None
         self._bus: Bus | None = None
         self._renewing: asyncio.Task[None] | None = None
 
@@ -84,8 +88,14 @@ class Session:
         """Return what to show at the server's door, asking for it where it is not there or has expired."""
         held = self._held
         if held is None or held.expires_ms - self._now_ms() < SPARE_MS:
-            held = self._held = await self._source.obtain(None, self._now_ms())
+            held = self._held = await self._source.obtain(None, self._now_ms(), but=self._refused)
         return Login(nkey_seed=held.key.seed(), token=held.grant.access, expires_ms=held.expires_ms)
+
+    def refused(self) -> None:
+        """Ask for another token before the next connection: this one was revoked, or its key has been."""
+        if self._held is not None:
+            self._refused = self._held.grant.access
+            self._held = None
 
     def begin(self, bus: Bus) -> None:
         """Renew from now on, until the bus is closed."""
@@ -103,8 +113,13 @@ class Session:
     async def _renew(self, bus: Bus) -> None:
         pause_ms = RETRY_MS
         while True:
-            assert self._held is not None, "the transport has logged in with it"
-            await bus.clock.sleep_ms(max(0, self._held.renew_ms - self._now_ms()))
+            held = self._held
+            if held is None:  # it was refused: the transport asks for the next one, as often as it takes
+                await bus.clock.sleep_ms(RETRY_MS)
+                continue
+            await bus.clock.sleep_ms(max(0, held.renew_ms - self._now_ms()))
+            if self._held is not held:
+                continue
             try:
                 self._held = await self._source.obtain(bus, self._now_ms())
                 await bus.transport.renew()
@@ -162,3 +177,6 @@ class Fixed:
     async def login(self) -> Login:
         """Return it."""
         return Login(nkey_seed=self._key.seed(), token=self._token)
+
+    def refused(self) -> None:
+        """Have no other."""

@@ -27,12 +27,12 @@ class FileSource:
         self.place = place
         self.path = path
 
-    async def obtain(self, live: Bus | None, now_ms: int) -> Held:
+    async def obtain(self, live: Bus | None, now_ms: int, *, but: str | None = None) -> Held:
         """Return the file's token while it is fresh, else buy the next one and write it down."""
         async with files.held(self.path) as held:
             found = held.credential
             left_ms = found.access_expires_ms - wall_ms()
-            if found.access is not None and found.issuer is not None and left_ms > FRESH_SHARE * HOUR_MS:
+            if found.access not in (None, but) and found.issuer is not None and left_ms > FRESH_SHARE * HOUR_MS:
                 return Held(found.keypair, _remembered(found, left_ms), now_ms)
             credential = found.refresh or found.api_key
             if credential is None:
@@ -50,7 +50,7 @@ class KeySource:
         self._api_key = api_key
         self._key = KeyPair.make(Role.USER)
 
-    async def obtain(self, live: Bus | None, now_ms: int) -> Held:
+    async def obtain(self, live: Bus | None, now_ms: int, *, but: str | None = None) -> Held:  # noqa: ARG002 - all are new
         """Return a new token."""
         return Held(self._key, await self._place.ask(live, self._key, self._api_key), now_ms)
 
@@ -63,7 +63,7 @@ class JoinSource:
         self._join = join
         self._file = FileSource(place, path)
 
-    async def obtain(self, live: Bus | None, now_ms: int) -> Held:
+    async def obtain(self, live: Bus | None, now_ms: int, *, but: str | None = None) -> Held:
         """Join once; from then on the file is enough."""
         path, place = self._file.path, self._place
         if not path.exists():
@@ -76,7 +76,7 @@ class JoinSource:
                 grant = await place.ask(live, found.keypair, self._join)
                 held.replace(with_grant(found, grant))
                 return Held(found.keypair, grant, now_ms)
-        return await self._file.obtain(live, now_ms)
+        return await self._file.obtain(live, now_ms, but=but)
 
 
 class LocalSource:
@@ -88,7 +88,7 @@ class LocalSource:
         self._key = KeyPair.make(Role.USER)
         self._refresh: str | None = None
 
-    async def obtain(self, live: Bus | None, now_ms: int) -> Held:
+    async def obtain(self, live: Bus | None, now_ms: int, *, but: str | None = None) -> Held:  # noqa: ARG002 - all are new
         """Renew by the refresh token; begin anew, by the operator, where that is not accepted any more."""
         grant = None
         if self._refresh is not None:
