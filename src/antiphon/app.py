@@ -244,7 +244,7 @@ async def up(settings: Settings, *, data: Path | None = None, started: asyncio.E
 async def embedded(home: Path, settings: Settings) -> AsyncIterator[tuple[EmbeddedServer, MasterRole]]:
     """Start the server of a data directory and a master that lets people in; this machine's user is its operator.
 
-    The role has started and is the caller's to run; the server stops at the end. The secrets are made at the first start.
+    The role has started and is the caller's to run; the server stops at the end. Secrets are made at the first start.
     """
     vault = Vault.open(home)
     async with await EmbeddedServer.start(home, Options(more=server_config.configuration(vault.public))) as server:
