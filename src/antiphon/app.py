@@ -220,9 +220,10 @@ async def master(
         keys = (data or default_data_dir()) / FOLDER
     vault = None if keys is None else Vault.load(keys)
     role = await _role(name or master_name(), settings, endpoint, vault)
-    bus = role.bus
     await role.start()
-    log.info("master.serves", name=bus.name)
+    if role.gate is not None and keys is not None:
+        await role.gate.introduce(keys.absolute().parent / credential.OPERATOR, user_name())
+    log.info("master.serves", name=role.bus.name)
     if started is not None:
         started.set()
     await _until_told(role)

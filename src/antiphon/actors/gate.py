@@ -8,7 +8,10 @@ starts before everything else of a role, because a node can only join once someb
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from pathlib import Path
+
+import structlog
 
 from antiphon import subjects
 from antiphon.actors.audit import Audit
@@ -19,23 +22,49 @@ from antiphon.actors.kicker import Kicker
 from antiphon.bus.bus import Bus
 from antiphon.bus.endpoint import Endpoint
 from antiphon.bus.nats import NatsTransport
-from antiphon.decide.identities import IdentityRecord
-from antiphon.decide.login import DelegatedClaims
+from antiphon.decide.identities import IdentityRecord, Reason
+from antiphon.decide.login import AccessClaims, DelegatedClaims
 from antiphon.decide.policy import Access
 from antiphon.errors import AlreadyRegistered, NotAllowed
 from antiphon.identity import credential, opaque
-from antiphon.identity.authority import Write
+from antiphon.identity.authority import Authority, Write
+from antiphon.identity.badge import BadgedTransport, Reader
 from antiphon.identity.callout import Callout
 from antiphon.identity.credential import Credential
 from antiphon.identity.keypair import KeyPair, Role
 from antiphon.identity.server_config import APP_ACCOUNT
-from antiphon.identity.session import Fixed
+from antiphon.identity.session import RENEW_SHARE, Fixed
 from antiphon.identity.vault import Vault
 from antiphon.messages.base import Kind
 from antiphon.runtime.actor import ActorBounds
 from antiphon.runtime.facts import Facts
 from antiphon.runtime.supervisor import Supervisor
 from antiphon.runtime.views import View
+
+log = structlog.get_logger("antiphon.identity")
+
+
+class OwnBadge:
+    """A master's own badge, made anew at three quarters of its life, and whenever the signing key has changed."""
+
+    def __init__(self, authority: Callable[[], Authority], bus: Bus, nkey: str) -> None:
+        self._authority = authority
+        self._bus = bus
+        self._nkey = nkey
+        self._badge = ""
+        self._kid = ""
+        self._until_ms = 0
+
+    def now(self) -> str | None:
+        """Return it; None before there are signing keys."""
+        authority, now_ms = self._authority(), self._bus.clock.wall_ms()
+        if not authority.has_keys:
+            return None
+        if now_ms >= self._until_ms or authority.ring.active.kid != self._kid:
+            self._badge = authority.own_badge(self._bus.name, self._nkey, now_ms)
+            self._kid = authority.ring.active.kid
+            self._until_ms = now_ms + int(authority.lives.access_ms * RENEW_SHARE)
+        return self._badge
 
 
 class Gate:
@@ -70,14 +99,10 @@ class Gate:
     ) -> None:
         """Start everything; return when people are let in."""
         audit = Audit(bus, facts)
-        system, inbox = await self._connect("system", self.vault)
-        callout, _ = await self._connect("callout", self.vault)
-
-        def kicker() -> Kicker:
-            return Kicker(system, inbox, APP_ACCOUNT, audit, bus.clock)
-
-        kicks = await supervisor.start("kicker", kicker)
-        assert isinstance(kicks, Kicker)
+        is_asked = bus.transport.asks_for_login
+        kicks = await self._start_kicker(supervisor, bus, audit) if is_asked else None
+        if kicks is None:
+            self._put_on_badge(bus, audit)
 
         def identity() -> IdentityActor:
             self.actor = IdentityActor(bus, access, audit, self.vault, kicks=kicks, limits=limits, bounds=bounds)
@@ -85,8 +110,33 @@ class Gate:
 
         await supervisor.start("identity", identity)
         await supervisor.start("identity-desk", lambda: IdentityDesk(bus, lambda: self.identity, bounds=bounds))
+        if is_asked:
+            await self._start_callout(supervisor, bus)
+
+    async def _start_kicker(self, supervisor: Supervisor, bus: Bus, audit: Audit) -> Kicker:
+        system, inbox = await self._connect("system", self.vault.system)
+        kicker = await supervisor.start("kicker", lambda: Kicker(system, inbox, APP_ACCOUNT, audit, bus.clock))
+        assert isinstance(kicker, Kicker)
+        return kicker
+
+    async def _start_callout(self, supervisor: Supervisor, bus: Bus) -> None:
+        callout, _ = await self._connect("callout", self.vault.callout)
         codec = Callout(self.vault.issuer, self.vault.xkey)
         await supervisor.start("callout", lambda: CalloutDesk(callout, codec, lambda: self.identity, bus.clock))
+
+    def _put_on_badge(self, bus: Bus, audit: Audit) -> None:
+        """Show a badge, and look at everybody's: the server lets everybody in."""
+        log.warning("identity.badges", name=bus.name, why="the server asks nobody who he is")
+        own = OwnBadge(lambda: self.identity.authority, bus, self.vault.master.public)
+
+        def judge(claims: AccessClaims, now_ms: int) -> Reason | None:
+            return self.identity.authority.judge_badge(claims, now_ms)
+
+        def refused(subject: str, reason: Reason) -> None:
+            audit.tell("refused", subject.rpartition(".")[2], why=reason, where=subject)
+
+        reader = Reader(lambda: self.identity.authority.keys, bus.prefix, bus.clock.wall_ms, judge)
+        bus.transport = BadgedTransport(bus.transport, own.now, reader, refused)
 
     async def introduce(self, path: Path, name: str) -> None:
         """Make the user of this machine its operator, with a credential that lies in the data directory.
@@ -127,8 +177,7 @@ class Gate:
         for transport in self._transports:
             await transport.close()
 
-    async def _connect(self, what: str, vault: Vault) -> tuple[NatsTransport, str]:
-        key = vault.system if what == "system" else vault.callout
+    async def _connect(self, what: str, key: KeyPair) -> tuple[NatsTransport, str]:
         inbox = subjects.inbox(f"{subjects.MASTER}-{what}", secrets.token_hex(8))
         transport = await NatsTransport.connect(self.endpoint, name=what, inbox=inbox, logins=Fixed(key))
         self._transports.append(transport)

@@ -351,6 +351,11 @@ class MemoryTransport:
         self.check()
         return MemoryCounter(self, self._server.counters.setdefault(stream.name, {}))
 
+    @property
+    def asks_for_login(self) -> bool:
+        """Whether anybody is asked who he is: nobody is."""
+        return False
+
     def way_of(self, delivery: Delivery) -> object:  # noqa: ARG002 - there is one way here
         """Return nothing: every message came by the one connection."""
         return None

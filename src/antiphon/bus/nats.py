@@ -112,6 +112,11 @@ class NatsTransport:
         """Whether a publish now would leave this process."""
         return bool(self._client.is_connected)
 
+    @property
+    def asks_for_login(self) -> bool:
+        """Whether the server asked who this is."""
+        return self._client.asks_for_login
+
     def check(self) -> None:
         """Raise `NotConnected` unless there is a connection: nats-py would keep what is sent for the next one."""
         if not self._client.is_connected:

@@ -170,6 +170,11 @@ class Transport(Protocol):
         ...
 
     @property
+    def asks_for_login(self) -> bool:
+        """Whether the server asked who this is; one that does not lets everybody in."""
+        ...
+
+    @property
     def losses(self) -> int:
         """How often the connection was lost so far: an answer may have been lost with it."""
         ...

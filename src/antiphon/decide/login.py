@@ -65,24 +65,34 @@ class Login:
     instance: str | None
     grants: Grants
     expires_ms: int
+    source: str = ""
+    """Id of what it hangs on: a family, an API key or an invite."""
+    jti: str = ""
+    """Id of the access token, empty for a connection that may only ask for one."""
 
     @property
     def label(self) -> str:
-        """The name of the connection's user on the server: `node:docs:docs-1`, `publisher:web`."""
-        return ":".join((self.kind, self.name, *([self.instance] if self.instance else [])))
+        """The name of the connection's user on the server, `node:docs:docs-1:<source>:<jti>`, `publisher:web::...`.
+
+        By it a connection is found when an identity, an instance, a credential or a single token is revoked.
+        """
+        return ":".join((self.kind, self.name, self.instance or "", self.source, self.jti))
 
 
 def full(claims: AccessClaims, *, prefix: str = PREFIX) -> Login:
     """Return the login of an access token: all that its identity may do, until it expires."""
     rights = grants(claims.kind, claims.name, claims.instance, prefix=prefix)
-    return Login(claims.kind, claims.name, claims.instance, rights, claims.expires_ms)
+    source = claims.family or claims.key or ""
+    return Login(claims.kind, claims.name, claims.instance, rights, claims.expires_ms, source, claims.jti)
 
 
-def bootstrap(kind: Kind, name: str, instance: str | None, now_ms: int, *, prefix: str = PREFIX) -> Login:
-    """Return the login of any other credential: the right to ask for tokens, for a minute."""
+def bootstrap(
+    kind: Kind, name: str, instance: str | None, now_ms: int, *, source: str = "", prefix: str = PREFIX
+) -> Login:
+    """Return the login of any other credential, whose id is `source`: the right to ask for tokens, for a minute."""
     asks = TOKEN_ASK.subject(prefix=prefix, caller=name)
     rights = Grants(publish=(asks,), subscribe=(f"{INBOX}.{token(name)}.>",))
-    return Login(kind, name, instance, rights, now_ms + BOOTSTRAP_MS)
+    return Login(kind, name, instance, rights, now_ms + BOOTSTRAP_MS, source)
 
 
 def judge_access(

@@ -33,6 +33,8 @@ from antiphon.messages.base import Kind
 from antiphon.messages.tokens import TokenGrant
 from antiphon.subjects import PREFIX
 
+MASTERS_OWN: Final = "mastersownbadges"
+"""Stands where a badge names what it was bought with: a master's was not bought."""
 AREAS: Final = {Sort.API_KEY: "key", Sort.JOIN: "invite", Sort.REFRESH: "family"}
 
 
@@ -94,6 +96,11 @@ class Authority:
             raise NotAuthenticated("this fabric has no signing keys yet")
         return self._ring
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether there are signing keys."""
+        return self._ring is not None
+
     def take_ring(self, ring: Ring) -> None:
         """Sign and verify with these keys from now on."""
         self._ring = ring
@@ -121,6 +128,24 @@ class Authority:
         if reason is not None:
             return Refusal(reason, claims.name, claims.jti)
         return login.full(claims, prefix=self.prefix)
+
+    def judge_badge(self, claims: AccessClaims, now_ms: int) -> Reason | None:
+        """Return why a token whose signature is good is refused as a badge; masters' own hang on nothing."""
+        return None if claims.kind is Kind.MASTER else self._judge_access(claims, claims.nkey, now_ms)
+
+    def own_badge(self, name: str, nkey: str, now_ms: int) -> str:
+        """Return a master's own badge, where the server does not ask who it is."""
+        claims = AccessClaims(
+            name=name,
+            kind=Kind.MASTER,
+            groups=(),
+            nkey=nkey,
+            jti=tokens.new_jti(),
+            issued_ms=now_ms,
+            expires_ms=now_ms + self.lives.access_ms,
+            key=MASTERS_OWN,
+        )
+        return tokens.mint_access(claims, self.ring.active, self.prefix)
 
     def _judge_access(self, claims: AccessClaims, nkey: str, now_ms: int) -> Reason | None:
         book = self.book

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,12 +22,14 @@ from antiphon.bus.connect import prefix_of
 from antiphon.bus.endpoint import Endpoint, resolve
 from antiphon.bus.home import default_data_dir, running
 from antiphon.decide.grants import grants
-from antiphon.errors import InvalidSetting
+from antiphon.errors import AntiphonError, InvalidSetting
 from antiphon.identity import credential as files
 from antiphon.identity import opaque
+from antiphon.identity.badge import BadgedTransport, Reader
+from antiphon.identity.jwks import KeySet, read_document
 from antiphon.identity.opaque import Sort
 from antiphon.identity.session import Place, Session, Source
-from antiphon.identity.sources import FileSource, JoinSource, KeySource, LocalSource
+from antiphon.identity.sources import FileSource, JoinSource, KeySource, LocalSource, wall_ms
 from antiphon.messages.base import Kind
 
 FILE_VARIABLE: Final = "ANTIPHON_CREDENTIALS"
@@ -94,8 +97,30 @@ async def connect(
     granted = session.grant
     assert granted is not None, "the transport has logged in with it"
     bus.rights = grants(granted.kind, granted.name, granted.instance, prefix=place.prefix)
+    if not bus.transport.asks_for_login:
+        reader = Reader(Keys(session, place.prefix).now, place.prefix, wall_ms)
+        bus.transport = BadgedTransport(bus.transport, lambda: session.badge, reader)
     session.begin(bus)
     return bus
+
+
+class Keys:
+    """The keys that came with the last token, read once."""
+
+    def __init__(self, session: Session, prefix: str) -> None:
+        self._session = session
+        self._prefix = prefix
+        self._read: tuple[str, KeySet] = ("", KeySet(()))
+
+    def now(self) -> KeySet:
+        """Return them; none where the document is not the issuer's."""
+        granted = self._session.grant
+        if granted is not None and granted.keys != self._read[0]:
+            found = KeySet(())
+            with suppress(AntiphonError):
+                found = read_document(granted.keys, granted.issuer, self._prefix, wall_ms())
+            self._read = (granted.keys, found)
+        return self._read[1]
 
 
 def source_of(place: Place, wanted: Wanted, data: Path | None) -> Source | None:

@@ -43,10 +43,14 @@ class Credential(BaseModel):
     access: Secret | None = Field(default=None, repr=False)
     access_expires_ms: Count = 0
     """Wall clock; 0 = there is no access token yet."""
+    access_life_ms: Count = 3_600_000
+    """How long it lives as a whole, by which it is judged when it is due."""
     refresh: Secret | None = Field(default=None, repr=False)
     api_key: Secret | None = Field(default=None, repr=False)
     issuer: Nkey | None = None
     """The fabric's issuer (`A...`), by which key sets are checked; None before the first exchange."""
+    keys: Annotated[str, Field(max_length=8_192)] | None = None
+    """The key set that came with the access token (`jwks.py`): what verifies the tokens of others."""
 
     @field_validator("seed")
     @classmethod

@@ -40,11 +40,19 @@ ASK_MS: Final = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Tokens as a process holds them; times on its own monotonic clock, in milliseconds."""
+    """Tokens as a process holds them; times on its own monotonic clock, in milliseconds.
+
+    Attributes:
+        key: the process's own.
+        grant: the tokens.
+        got_ms: when they were had.
+        life_ms: how long the access token lives as a whole; None for one that is new. One from a file is older.
+    """
 
     key: KeyPair
     grant: TokenGrant
     got_ms: int
+    life_ms: int | None = None
 
     @property
     def expires_ms(self) -> int:
@@ -54,7 +62,13 @@ class Held:
     @property
     def renew_ms(self) -> int:
         """When the next one is asked for."""
-        return self.got_ms + int(self.grant.expires_in_ms * RENEW_SHARE)
+        life_ms = self.grant.expires_in_ms if self.life_ms is None else self.life_ms
+        return max(self.got_ms, self.expires_ms - spare_ms(life_ms))
+
+
+def spare_ms(life_ms: int) -> int:
+    """Return how much of a token's life is kept for trying again: one that has no more left is to be renewed."""
+    return life_ms - int(life_ms * RENEW_SHARE)
 
 
 class Source(Protocol):
@@ -76,30 +90,39 @@ class Session:
         self._now_ms = now_ms
         self._held: Held | None = None
         self._refused: str | None = None
-        self._bus: Bus | None = None
+        self._obtaining = asyncio.Lock()
         self._renewing: asyncio.Task[None] | None = None
+
+    @property
+    def badge(self) -> str | None:
+        """The access token of now, for a server that does not ask for it."""
+        return self._held.grant.access if self._held else None
 
     @property
     def grant(self) -> TokenGrant | None:
         """What was granted last."""
         return self._held.grant if self._held else None
 
+    @property
+    def expires_in_ms(self) -> int:
+        """How long the access token is still good."""
+        return self._held.expires_ms - self._now_ms() if self._held else 0
+
     async def login(self) -> Login:
-        """Return what to show at the server's door, asking for it where it is not there or has expired."""
-        held = self._held
-        if held is None or held.expires_ms - self._now_ms() < SPARE_MS:
-            held = self._held = await self._source.obtain(None, self._now_ms(), but=self._refused)
+        """Return what to show at the server's door, asking for it where it is not there, expired or was refused."""
+        async with self._obtaining:
+            held = self._held
+            if held is None or held.expires_ms - self._now_ms() < SPARE_MS or held.grant.access == self._refused:
+                held = await self._obtain(None)
         return Login(nkey_seed=held.key.seed(), token=held.grant.access, expires_ms=held.expires_ms)
 
     def refused(self) -> None:
-        """Ask for another token before the next connection: this one was revoked, or its key has been."""
+        """Note that the server does not take the access token of now: it is not shown again."""
         if self._held is not None:
             self._refused = self._held.grant.access
-            self._held = None
 
     def begin(self, bus: Bus) -> None:
         """Renew from now on, until the bus is closed."""
-        self._bus = bus
         self._renewing = asyncio.get_running_loop().create_task(self._renew(bus), name=f"session:{bus.name}")
         bus.before_close(self.end)
 
@@ -110,26 +133,29 @@ class Session:
             with suppress(asyncio.CancelledError):
                 await self._renewing
 
+    async def _obtain(self, live: Bus | None) -> Held:
+        self._held = await self._source.obtain(live, self._now_ms(), but=self._refused)
+        return self._held
+
     async def _renew(self, bus: Bus) -> None:
-        pause_ms = RETRY_MS
+        pause_ms, is_behind = RETRY_MS, False
         while True:
-            held = self._held
-            if held is None:  # it was refused: the transport asks for the next one, as often as it takes
-                await bus.clock.sleep_ms(RETRY_MS)
-                continue
-            await bus.clock.sleep_ms(max(0, held.renew_ms - self._now_ms()))
-            if self._held is not held:
-                continue
+            assert self._held is not None, "the transport has logged in with it"
+            if not is_behind:
+                await bus.clock.sleep_ms(max(0, self._held.renew_ms - self._now_ms()))
             try:
-                self._held = await self._source.obtain(bus, self._now_ms())
-                await bus.transport.renew()
+                async with self._obtaining:
+                    if self._now_ms() >= self._held.renew_ms:  # else a new connection has needed a new one meanwhile
+                        await self._obtain(bus)
+                        is_behind = True
+                if is_behind:
+                    await bus.transport.renew()
+                    log.debug("session.renewed", name=bus.name)
+                pause_ms, is_behind = RETRY_MS, False
             except AntiphonError as error:
                 log.warning("session.not_renewed", name=bus.name, code=error.code, error=error.text)
                 await bus.clock.sleep_ms(min(pause_ms, RETRY_MS_MAX))
                 pause_ms *= 2
-            else:
-                pause_ms = RETRY_MS
-                log.debug("session.renewed", name=bus.name)
 
 
 @dataclass(frozen=True, slots=True)

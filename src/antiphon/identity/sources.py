@@ -11,17 +11,16 @@ from antiphon.errors import NotAuthenticated
 from antiphon.identity import credential as files
 from antiphon.identity.credential import Credential
 from antiphon.identity.keypair import KeyPair, Role
-from antiphon.identity.session import ASK_MS, Held, Place, Session
+from antiphon.identity.session import ASK_MS, Held, Place, Session, spare_ms
 from antiphon.messages.base import Kind
 from antiphon.messages.tokens import Enrol, TokenGrant
 
-FRESH_SHARE = 0.25
-"""A token in a file that has more than this of an hour left was renewed by another process: it is used as it is."""
-HOUR_MS = 3_600_000
-
 
 class FileSource:
-    """A credential file; whoever renews it holds its lock, so several processes may use one."""
+    """A credential file; whoever renews it holds its lock, so several processes may use one.
+
+    A token that is not due for renewal yet was renewed by another process, and is used as it is.
+    """
 
     def __init__(self, place: Place, path: Path) -> None:
         self.place = place
@@ -32,8 +31,9 @@ class FileSource:
         async with files.held(self.path) as held:
             found = held.credential
             left_ms = found.access_expires_ms - wall_ms()
-            if found.access not in (None, but) and found.issuer is not None and left_ms > FRESH_SHARE * HOUR_MS:
-                return Held(found.keypair, _remembered(found, left_ms), now_ms)
+            is_due = left_ms <= spare_ms(found.access_life_ms)
+            if found.access not in (None, but) and found.issuer is not None and not is_due:
+                return Held(found.keypair, _remembered(found, left_ms), now_ms, found.access_life_ms)
             credential = found.refresh or found.api_key
             if credential is None:
                 raise NotAuthenticated(f"{self.path} has nothing to get a token with: log in again")
@@ -117,8 +117,10 @@ def with_grant(found: Credential, grant: TokenGrant) -> Credential:
     changed = {
         "access": grant.access,
         "access_expires_ms": wall_ms() + grant.expires_in_ms,
+        "access_life_ms": grant.expires_in_ms,
         "refresh": grant.refresh,
         "issuer": grant.issuer,
+        "keys": grant.keys,
         "kind": grant.kind,
     }
     return Credential.model_validate(found.model_dump() | changed)
@@ -140,5 +142,5 @@ def _remembered(found: Credential, left_ms: int) -> TokenGrant:
         kind=found.kind,
         instance=found.instance,
         issuer=found.issuer,
-        keys="-",
+        keys=found.keys or "-",
     )
