@@ -145,7 +145,7 @@ class MasterRole:
                 bounds=bounds,
                 fallbacks=self.fallbacks,
                 access=self.access,
-                verify=self.verify,
+                verify=self.verify or (self.gate.verify if self.gate is not None else None),
                 traffic=traffic,
                 dice=self.dice,
             ),

@@ -182,7 +182,7 @@ class Node:
             self.name, kind=Kind.NODE, instance=self.instance, nats=nats, context=context, data=data
         )
         started = self._bus
-        self._verify = verify or self._verify
+        self._verify = verify or self._verify or self._bus.verify
         self._supervisor = Supervisor()
 
         def make() -> Responder:

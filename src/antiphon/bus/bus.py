@@ -36,6 +36,7 @@ from antiphon.bus.gather import Gather, OnReply
 from antiphon.bus.protocol import Delivery, Headers, Subscription, Transport
 from antiphon.clock import Clock, LoopClock
 from antiphon.decide.grants import Grants
+from antiphon.decide.policy import Verify
 from antiphon.errors import (
     AntiphonError,
     InvalidReply,
@@ -140,6 +141,8 @@ class Bus:
         self._entropy_at = 0
         self._started = False
         self._closing: list[Callable[[], Awaitable[None]]] = []
+        self.verify: Verify | None = None
+        """Reads on-behalf-of tokens, where this identity has been given the keys for it."""
         self.rights: Grants | None = None
         """What the server lets this identity do, where that is known; the rest it would drop in silence."""
 

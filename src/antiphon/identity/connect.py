@@ -22,7 +22,9 @@ from antiphon.bus.connect import prefix_of
 from antiphon.bus.endpoint import Endpoint, resolve
 from antiphon.bus.home import default_data_dir, running
 from antiphon.decide.grants import grants
-from antiphon.errors import AntiphonError, InvalidSetting
+from antiphon.decide.identities import Reason
+from antiphon.decide.login import DelegatedClaims, advice
+from antiphon.errors import AntiphonError, InvalidSetting, NotAllowed
 from antiphon.identity import credential as files
 from antiphon.identity import opaque
 from antiphon.identity.badge import BadgedTransport, Reader
@@ -30,6 +32,7 @@ from antiphon.identity.jwks import KeySet, read_document
 from antiphon.identity.opaque import Sort
 from antiphon.identity.session import Place, Session, Source
 from antiphon.identity.sources import FileSource, JoinSource, KeySource, LocalSource, wall_ms
+from antiphon.identity.tokens import verify_on_behalf
 from antiphon.messages.base import Kind
 
 FILE_VARIABLE: Final = "ANTIPHON_CREDENTIALS"
@@ -97,8 +100,10 @@ async def connect(
     granted = session.grant
     assert granted is not None, "the transport has logged in with it"
     bus.rights = grants(granted.kind, granted.name, granted.instance, prefix=place.prefix)
+    keys = Keys(session, place.prefix)
+    bus.verify = keys.verify
     if not bus.transport.asks_for_login:
-        reader = Reader(Keys(session, place.prefix).now, place.prefix, wall_ms)
+        reader = Reader(keys.now, place.prefix, wall_ms)
         bus.transport = BadgedTransport(bus.transport, lambda: session.badge, reader)
     session.begin(bus)
     return bus
@@ -121,6 +126,15 @@ class Keys:
                 found = read_document(granted.keys, granted.issuer, self._prefix, wall_ms())
             self._read = (granted.keys, found)
         return self._read[1]
+
+    def verify(self, token: str, caller: str) -> DelegatedClaims:
+        """Return what an on-behalf-of token says that `caller` presents; raises `NotAllowed`."""
+        claims = verify_on_behalf(token, self.now(), self._prefix, wall_ms())
+        if isinstance(claims, Reason):
+            raise NotAllowed(advice(claims))
+        if claims.delegate != caller:
+            raise NotAllowed(advice(Reason.WRONG_NAME))
+        return claims
 
 
 def source_of(place: Place, wanted: Wanted, data: Path | None) -> Source | None:
