@@ -11,11 +11,20 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from antiphon.actors.audit import Audit
+from antiphon.actors.kicker import Whom
 from antiphon.actors.ledger import Ledger
 from antiphon.bus.bus import Bus, Call
 from antiphon.decide import ring as rings
 from antiphon.decide.book import DENIED
-from antiphon.decide.identities import FamilyRecord, IdentityRecord, Reason, Record, Standing
+from antiphon.decide.identities import (
+    ApiKeyRecord,
+    FamilyRecord,
+    IdentityRecord,
+    InviteRecord,
+    Reason,
+    Record,
+    Standing,
+)
 from antiphon.decide.limit import Limiter, Rate
 from antiphon.decide.login import DelegatedClaims, advice
 from antiphon.decide.policy import Access
@@ -46,6 +55,8 @@ SWEEP_MS = 600_000
 """How often records that say nothing any more are removed."""
 KEEP_MS = 86_400_000
 """How long they stay: what was refused lately can still be looked up."""
+AGAIN_MS = 2_500
+"""When somebody is kicked for the second time: the server waits two seconds for a callout's answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +73,8 @@ class IdentityBounds:
 class Kicks(Protocol):
     """Whoever can end connections on the server."""
 
-    def kick(self, name: str, instance: str | None, why: str) -> None:
-        """End every connection of an identity, or of one of its instances."""
+    def kick(self, whom: Whom, why: str) -> None:
+        """End every connection that is meant."""
 
 
 class IdentityActor(Actor):
@@ -123,22 +134,35 @@ class IdentityActor(Actor):
 
     def _changed(self, key: str, record: Record | None) -> None:
         """Take a change of the bucket: whoever is out by it is cut off, by every master that hears of it."""
-        del key
         if not self._is_open:
             return
         if isinstance(record, IdentityRecord):
             self._show()
             now_ms = self.bus.clock.wall_ms()
             if record.status is Standing.SUSPENDED:
-                self._cut_off(record.name, None, "suspended")
+                self._cut_off(Whom(record.name), "suspended")
             elif record.not_before_ms and now_ms - record.not_before_ms < KEEP_MS:
-                self._cut_off(record.name, None, "revoked")
+                self._cut_off(Whom(record.name), "revoked", is_twice=False)  # who comes after this is welcome
         elif isinstance(record, FamilyRecord) and record.revoked is not None:
-            self._cut_off(record.identity, record.instance, record.revoked)
+            self._cut_off(Whom(credential=record.id), record.revoked)
+        elif isinstance(record, (ApiKeyRecord, InviteRecord)) and record.is_revoked:
+            self._cut_off(Whom(credential=record.id), "revoked")
+        elif key.startswith(f"{DENIED}.") and self.ledger.book.is_denied(jti := key.partition(".")[2]):
+            self._cut_off(Whom(credential=jti), "revoked")
 
-    def _cut_off(self, name: str, instance: str | None, why: str) -> None:
-        if self.kicks is not None:
-            self.kicks.kick(name, instance, why)
+    def _cut_off(self, whom: Whom, why: str, *, is_twice: bool = True) -> None:
+        """End connections now, and those that a callout let in while it had not heard of this yet."""
+        if self.kicks is None:
+            return
+        self.kicks.kick(whom, why)
+
+        async def again() -> None:
+            found = self.ledger.book.identity(whom.name) if whom.name else None
+            if self.kicks is not None and (found is None or found.status is Standing.SUSPENDED):
+                self.kicks.kick(whom, why)
+
+        if is_twice:
+            self.tell_after(AGAIN_MS, again)
 
     def _show(self) -> None:
         found = {one.name: one for one in self.ledger.book.identities()}

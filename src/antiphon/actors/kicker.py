@@ -1,9 +1,10 @@
 """The kicker: ends live connections of an identity, on every server of the cluster.
 
 From the system account it asks all servers for the connections of the application's account, page by page, and has each
-one kicked by whichever server holds it (`$SYS.REQ.SERVER.<id>.KICK`). A connection is named by its user's label,
-`kind:name[:instance]` (`decide/login.py`). Orders wait in a bounded queue; one that cannot be carried out now, because
-there is no connection, is tried again: somebody who was shut out must not stay in.
+one kicked by whichever server holds it (`$SYS.REQ.SERVER.<id>.KICK`). A connection is found by its user's label, which
+says whose it is and by which credential and token he came in (`decide/login.py`). Orders wait in a bounded queue; one
+that cannot be carried out now, because there is no connection, is tried again: somebody who was shut out must not stay
+in.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import orjson
@@ -20,8 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from antiphon.actors.audit import Audit
 from antiphon.bus.protocol import Delivery, Subscription, Transport
 from antiphon.clock import Clock
+from antiphon.decide.login import Labelled
 from antiphon.errors import AntiphonError
-from antiphon.messages.base import Kind
 
 log = structlog.get_logger("antiphon.identity")
 
@@ -33,7 +35,16 @@ QUIET_MS = 150
 WAIT_MS = 2_000
 RETRY_MS = 500
 ORDERS_MAX = 10_000
-"""Identities that wait to be kicked; of the same one the last order counts."""
+"""Identities and credentials that wait to be kicked; of the same one the last order counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whom:
+    """Whose connections are meant: an identity's, one of its instances', or those by one credential or token."""
+
+    name: str | None = None
+    instance: str | None = None
+    credential: str | None = None
 
 
 class _Connection(BaseModel):
@@ -79,17 +90,18 @@ class Kicker:
         self._account = account
         self._audit = audit
         self._clock = clock
-        self._orders: OrderedDict[tuple[str, str | None], str] = OrderedDict()
+        self._orders: OrderedDict[Whom, str] = OrderedDict()
         self._ordered = asyncio.Event()
         self._answers: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1_000)
         self._subscription: Subscription | None = None
 
-    def kick(self, name: str, instance: str | None, why: str) -> None:
-        """Order that every connection of an identity, or of one of its instances, be ended."""
-        self._orders[name, instance] = why
-        self._orders.move_to_end((name, instance))
+    def kick(self, whom: Whom, why: str) -> None:
+        """Order that every connection that is meant be ended."""
+        self._orders[whom] = why
+        self._orders.move_to_end(whom)
         if len(self._orders) > ORDERS_MAX:
-            log.error("identity.kick_forgotten", who=self._orders.popitem(last=False)[0][0])
+            forgotten = self._orders.popitem(last=False)[0]
+            log.error("identity.kick_forgotten", who=forgotten.name or forgotten.credential)
         self._ordered.set()
 
     async def start(self) -> None:
@@ -115,7 +127,7 @@ class Kicker:
         if self._subscription is not None:
             await self._subscription.drain()
 
-    async def _carry_out(self, orders: dict[tuple[str, str | None], str]) -> None:
+    async def _carry_out(self, orders: dict[Whom, str]) -> None:
         try:
             more: list[tuple[str, int]] = [(SERVERS, 0)]
             while more:
@@ -129,9 +141,7 @@ class Kicker:
             if self._orders.get(order) == why:
                 del self._orders[order]
 
-    async def _page(
-        self, subject: str, offset: int, orders: dict[tuple[str, str | None], str]
-    ) -> list[tuple[str, int]]:
+    async def _page(self, subject: str, offset: int, orders: dict[Whom, str]) -> list[tuple[str, int]]:
         """Kick whoever is meant on one page of each server that answers, at once; return what is to be asked next."""
         while not self._answers.empty():
             self._answers.get_nowait()
@@ -167,18 +177,28 @@ class Kicker:
         await self._transport.publish(
             f"$SYS.REQ.SERVER.{server}.KICK", orjson.dumps({"cid": connection.cid}), reply=f"{self._inbox}.kicked"
         )
-        kind, _, rest = connection.authorized_user.partition(":")
-        name, _, instance = rest.partition(":")
-        self._audit.tell("kicked", name, kind=kind, instance=instance or None, why=why, where=connection.ip)
+        user = Labelled.of(connection.authorized_user)
+        assert user is not None, "its label was read to find it"
+        self._audit.tell(
+            "kicked",
+            user.name,
+            kind=user.kind,
+            instance=user.instance,
+            why=why,
+            where=connection.ip,
+            credential=user.jti or user.source or None,
+        )
 
 
-def _meant(label: str, orders: dict[tuple[str, str | None], str]) -> tuple[str, str | None] | None:
-    """Return the order that a user's label falls under, if any; `kind:name[:instance]`."""
-    parts = label.split(":")
-    if len(parts) < 2 or parts[0] not in set(Kind):  # noqa: PLR2004 - kind and name
+def _meant(label: str, orders: dict[Whom, str]) -> Whom | None:
+    """Return the order that a user's label falls under, if any."""
+    user = Labelled.of(label)
+    if user is None:
         return None
-    instance = parts[2] if len(parts) > 2 else None  # noqa: PLR2004 - and instance
-    for order in ((parts[1], instance), (parts[1], None)):
-        if order in orders:
-            return order
-    return None
+    could_be = (
+        Whom(user.name),
+        Whom(user.name, user.instance),
+        Whom(credential=user.source or None),
+        Whom(credential=user.jti or None),
+    )
+    return next((one for one in could_be if one in orders), None)

@@ -140,13 +140,14 @@ class Ledger:
 
     def _take(self, key: str, value: bytes | None, revision: int) -> None:
         before = self.book.records.get(key)
+        was_denied = len(self.book.denied)
         if not self.book.take(key, value, revision):
             log.error("identity.record_unreadable", key=key)
             return
         if key == RING:
             if value is not None:
                 self._ring(value)
-        elif key != POLICY and self.book.records.get(key) is not before:
+        elif key != POLICY and (self.book.records.get(key) is not before or len(self.book.denied) > was_denied):
             self._changed(key, self.book.records.get(key))
 
     async def _write_back(self, key: str, data: bytes) -> None:

@@ -79,6 +79,26 @@ class Login:
         return ":".join((self.kind, self.name, self.instance or "", self.source, self.jti))
 
 
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """What a connection's label says of its user; only the callout gives labels, so this is believed."""
+
+    kind: Kind
+    name: str
+    instance: str | None
+    source: str
+    jti: str
+
+    @classmethod
+    def of(cls, label: str) -> Labelled | None:
+        """Return what a label says, None for a user that the callout has not let in: a master."""
+        parts = label.split(":")
+        if len(parts) != 5 or parts[0] not in set(Kind):  # noqa: PLR2004 - as `Login.label` puts them together
+            return None
+        kind, name, instance, source, jti = parts
+        return cls(Kind(kind), name, instance or None, source, jti)
+
+
 def full(claims: AccessClaims, *, prefix: str = PREFIX) -> Login:
     """Return the login of an access token: all that its identity may do, until it expires."""
     rights = grants(claims.kind, claims.name, claims.instance, prefix=prefix)

@@ -175,7 +175,7 @@ class Authority:
             reason, name, kind, instance = None, bought.claims.name, bought.claims.kind, bought.claims.instance
         if reason is not None:
             return Refusal(reason, name, str(found))
-        return login.bootstrap(kind, name, instance, now_ms, prefix=self.prefix)
+        return login.bootstrap(kind, name, instance, now_ms, source=found.id, prefix=self.prefix)
 
     def keys_of(self, credential: str, now_ms: int) -> tuple[str, ...]:
         """Return the keys of the records that a credential hangs on, as far as it says; it need not be a good one."""
