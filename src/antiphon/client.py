@@ -29,7 +29,7 @@ from antiphon.bus.codec import first_reason
 from antiphon.decide.overview import merge
 from antiphon.decide.pages import parse_cursor
 from antiphon.errors import AntiphonError, CursorExpired, Malformed, NoResponders, NotConnected
-from antiphon.identity.connect import connect
+from antiphon.identity.connect import connect, own_name
 from antiphon.messages.base import Message
 from antiphon.messages.breakers import BreakerList, BreakerListing, BreakerOrder
 from antiphon.messages.card import Wish
@@ -67,9 +67,11 @@ class Client:
 
     Args:
         nats: the server's URL; else the NATS context, `ANTIPHON_NATS`, the server of `antiphon up`, in this order.
-        name: who asks; the last token of every question's subject. Default: this user's name.
+        name: who asks; the last token of every question's subject. Default: whom the credential names, else
+            `$ANTIPHON_NAME`, whoever logged in here last, this user's name.
         context: a NATS context by name.
         data: the data directory of an embedded server.
+        credentials: a credential file; default: `$ANTIPHON_CREDENTIALS`, `$ANTIPHON_TOKEN`, or what this machine has.
         bus: a started bus to use instead; it stays open.
     """
 
@@ -80,9 +82,12 @@ class Client:
         name: str | None = None,
         context: str | None = None,
         data: Path | None = None,
+        credentials: Path | None = None,
         bus: Bus | None = None,
     ) -> None:
         self.name = name or user_name()
+        self._is_named = name is not None
+        self._credentials = credentials
         self._nats = nats
         self._context = context
         self._data = data
@@ -99,7 +104,11 @@ class Client:
     async def connect(self) -> Self:
         """Connect; `async with` does it."""
         if self._bus is None:
-            self._bus = await connect(self.name, nats=self._nats, context=self._context, data=self._data)
+            if not self._is_named:
+                self.name = own_name(self.name, self._data, self._credentials)
+            self._bus = await connect(
+                self.name, nats=self._nats, context=self._context, data=self._data, credentials=self._credentials
+            )
         return self
 
     async def close(self) -> None:

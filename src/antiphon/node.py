@@ -38,7 +38,8 @@ from antiphon.bus.bus import Bus
 from antiphon.bus.codec import first_reason
 from antiphon.decide.policy import Verify
 from antiphon.errors import InvalidSetting
-from antiphon.identity.connect import connect
+from antiphon.identity import kept
+from antiphon.identity.connect import Wanted, connect
 from antiphon.messages.base import Kind
 from antiphon.messages.lane import NodeSearch
 from antiphon.messages.registry import NodeJoin
@@ -90,6 +91,7 @@ class Node:
     ) -> None:
         self.name = subjects.token(name)
         self.instance = subjects.token(instance or secrets.token_hex(4))
+        self._is_drawn = instance is None
         if subjects.is_master(name):
             raise InvalidSetting(f"{name!r} is a name of masters")
         self.bounds = bounds or NodeBounds()
@@ -163,6 +165,7 @@ class Node:
         *,
         context: str | None = None,
         data: Path | None = None,
+        credentials: Path | None = None,
         bus: Bus | None = None,
         verify: Verify | None = None,
     ) -> None:
@@ -172,15 +175,15 @@ class Node:
             nats: the server's URL; else the NATS context, `ANTIPHON_NATS`, the server of `antiphon up`, in this order.
             context: a NATS context by name.
             data: the data directory of an embedded server.
+            credentials: a credential file; default: `$ANTIPHON_CREDENTIALS`, `$ANTIPHON_TOKEN`, or what lies here.
             bus: a bus of this node's own name, started, to use instead.
             verify: reads on-behalf-of tokens; without one the masters' word is taken.
 
         Raises:
+            NotAuthenticated: the credential is refused.
             NotConnected: no server is there; the text says what to do.
         """
-        self._bus = bus or await connect(
-            self.name, kind=Kind.NODE, instance=self.instance, nats=nats, context=context, data=data
-        )
+        self._bus = bus or await self.connect(nats, context=context, data=data, credentials=credentials)
         started = self._bus
         self._verify = verify or self._verify or self._bus.verify
         self._supervisor = Supervisor()
@@ -202,6 +205,37 @@ class Node:
         )
         await self._discovery.start()
 
+    async def connect(
+        self,
+        nats: str | None = None,
+        *,
+        context: str | None = None,
+        data: Path | None = None,
+        credentials: Path | None = None,
+    ) -> Bus:
+        """Return this node's own bus, for `start`, which does it too.
+
+        An instance that was given no name of its own is one that was here before, where there is one that no other
+        process is: so a restart needs no new join token.
+        """
+        found = None
+        if self._is_drawn:
+            found = kept.free_instance(data, self.name, Wanted.of(credentials).file)
+        if found is not None and found.credential.instance is not None:
+            self.instance = self._card["instance"] = found.credential.instance
+        bus = await connect(
+            self.name,
+            kind=Kind.NODE,
+            instance=self.instance,
+            nats=nats,
+            context=context,
+            data=data,
+            credentials=credentials,
+        )
+        if found is not None:
+            bus.before_close(found.release)
+        return bus
+
     async def joined(self) -> None:
         """Return once a master has taken the node in, so that it is asked."""
         assert self._responder is not None, "start the node first"
@@ -222,11 +256,18 @@ class Node:
         if self._bus is not None:
             await self._bus.close()
 
-    async def serve(self, nats: str | None = None, *, context: str | None = None, data: Path | None = None) -> None:
+    async def serve(
+        self,
+        nats: str | None = None,
+        *,
+        context: str | None = None,
+        data: Path | None = None,
+        credentials: Path | None = None,
+    ) -> None:
         """Start, and serve until SIGINT or SIGTERM or until this task is cancelled; then stop cleanly."""
         if self._search is None:
             log.warning("node.no_handler", node=self.name)
-        await self.start(nats, context=context, data=data)
+        await self.start(nats, context=context, data=data, credentials=credentials)
         assert self._running is not None
         told = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -239,8 +280,15 @@ class Node:
             waiting.cancel()
             await self.stop()
 
-    def run(self, nats: str | None = None, *, context: str | None = None, data: Path | None = None) -> None:
+    def run(
+        self,
+        nats: str | None = None,
+        *,
+        context: str | None = None,
+        data: Path | None = None,
+        credentials: Path | None = None,
+    ) -> None:
         """Serve until stopped; for `if __name__ == "__main__"`. Logs go to stderr unless structlog is configured."""
         if not structlog.is_configured():
             logs.configure()
-        run(self.serve(nats, context=context, data=data))
+        run(self.serve(nats, context=context, data=data, credentials=credentials))

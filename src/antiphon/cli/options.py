@@ -16,18 +16,20 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 @Parameter(name="*", group=CONNECTION)
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """Where the server is.
+    """Where the server is, and who asks.
 
     Attributes:
         nats: the NATS server, e.g. nats://host:4222; several of a cluster are separated by commas.
         context: a NATS context by name, as the nats command line stores them.
         data: the data directory of an embedded server; default: $ANTIPHON_DATA, or the user's own.
+        credentials: a credential file; default: $ANTIPHON_CREDENTIALS, $ANTIPHON_TOKEN, or what this machine has.
         log_level: what is logged to stderr: debug, info, warning or error.
     """
 
     nats: str | None = None
     context: str | None = None
     data: Path | None = None
+    credentials: Path | None = None
     log_level: Annotated[LogLevel | None, Parameter(env_var="ANTIPHON_LOG")] = None
 
     def configure_logs(self, default: str = "warning") -> None:
@@ -37,7 +39,11 @@ class Connection:
         logs.configure(self.log_level, default=default)
 
     def place(self) -> dict[str, Any]:
-        """Return `nats`, `context` and `data` as everything that connects takes them.
+        """Return where, and with which credential, as everything that connects takes it."""
+        return {**self.where(), "credentials": self.credentials}
+
+    def where(self) -> dict[str, Any]:
+        """Return `nats`, `context` and `data`.
 
         Where nothing is given and only a demo runs on this machine, the demo's server is meant: what it prints to be
         typed into another terminal just works.

@@ -21,8 +21,6 @@ import structlog
 from antiphon.cli import progress
 from antiphon.connectors.base import Connector
 from antiphon.errors import Stopping
-from antiphon.identity.connect import connect
-from antiphon.messages.base import Kind
 from antiphon.node import Node
 from antiphon.runtime.loop import run
 from antiphon.runtime.supervisor import Supervisor
@@ -42,12 +40,9 @@ class Card:
     topics: tuple[str, ...] = ()
 
 
-def serve(
-    content: Connector, card: Card, *, nats: str | None = None, context: str | None = None, data: Path | None = None
-) -> None:
-    """Serve content as a node until SIGINT or SIGTERM."""
-    node = make(content, card)
-    run(_serve(node, content, nats, context, data))
+def serve(content: Connector, card: Card, **place: Any) -> None:
+    """Serve content as a node until SIGINT or SIGTERM; `place` is where, and as whom (`Node.connect`)."""
+    run(_serve(make(content, card), content, place))
 
 
 def make(content: Connector, card: Card) -> Node:
@@ -98,9 +93,9 @@ class Following:
         log.info("node.reindexed", node=self._node, what=what)
 
 
-async def _serve(node: Node, content: Connector, nats: str | None, context: str | None, data: Path | None) -> None:
+async def _serve(node: Node, content: Connector, place: dict[str, Any]) -> None:
     told, is_started = told_by_signals(), False
-    bus = await connect(node.name, kind=Kind.NODE, instance=node.instance, nats=nats, context=context, data=data)
+    bus = await node.connect(**place)
     try:
         if await _unless(told, asyncio.ensure_future(asyncio.to_thread(_index, content, node.name))):
             await node.start(bus=bus)

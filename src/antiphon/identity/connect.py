@@ -26,7 +26,7 @@ from antiphon.decide.identities import Reason
 from antiphon.decide.login import DelegatedClaims, advice
 from antiphon.errors import AntiphonError, InvalidSetting, NotAllowed
 from antiphon.identity import credential as files
-from antiphon.identity import opaque
+from antiphon.identity import kept, opaque
 from antiphon.identity.badge import BadgedTransport, Reader
 from antiphon.identity.jwks import KeySet, read_document
 from antiphon.identity.opaque import Sort
@@ -37,6 +37,7 @@ from antiphon.messages.base import Kind
 
 FILE_VARIABLE: Final = "ANTIPHON_CREDENTIALS"
 TOKEN_VARIABLE: Final = "ANTIPHON_TOKEN"  # noqa: S105 - the name of a variable
+NAME_VARIABLE: Final = "ANTIPHON_NAME"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +148,17 @@ def source_of(place: Place, wanted: Wanted, data: Path | None) -> Source | None:
         if found.name != place.name:
             raise InvalidSetting(f"{wanted.file} is the credential of {found.name!r}, not of {place.name!r}")
         return FileSource(place, wanted.file)
-    kept = files.path_of(data or default_data_dir(), place.name, place.instance)
+    path = files.path_of(data or default_data_dir(), place.name, place.instance)
     if wanted.token is not None:
-        return _with_token(place, wanted.token, kept)
+        return _with_token(place, wanted.token, path)
     if _is_known(place.endpoint):
         return None
-    return FileSource(place, kept) if kept.is_file() else _local(place, data)
+    return FileSource(place, path) if _holds_token(path) else _local(place, data)
+
+
+def _holds_token(path: Path) -> bool:
+    found = files.find(path)
+    return found is not None and found.has_token
 
 
 def _local(place: Place, data: Path | None) -> Source | None:
@@ -161,6 +167,17 @@ def _local(place: Place, data: Path | None) -> Source | None:
         return None
     is_operator = files.read(operator).name == place.name
     return FileSource(place, operator) if is_operator else LocalSource(place, operator)
+
+
+def own_name(user: str, data: Path | None, credentials: Path | None) -> str:
+    """Return who a process is that was given no name.
+
+    1. whom its credential file names; 2. `$ANTIPHON_NAME`; 3. whoever logged in here last; 4. its user.
+    """
+    wanted = Wanted.of(credentials)
+    if wanted.file is not None:
+        return files.read(wanted.file).name
+    return os.environ.get(NAME_VARIABLE) or (None if wanted.token else kept.chosen(data)) or user
 
 
 def local_operator(endpoint: Endpoint, data: Path | None) -> Path | None:
@@ -178,7 +195,7 @@ def monotonic_ms() -> int:
     return time.clock_gettime_ns(clock) // 1_000_000
 
 
-def _with_token(place: Place, text: str, kept: Path) -> Source:
+def _with_token(place: Place, text: str, path: Path) -> Source:
     found = opaque.parse(text.strip())
     if found is None or found.sort is Sort.REFRESH:
         raise InvalidSetting(f"${TOKEN_VARIABLE} is neither an API key nor a join token: one letter may be missing")
@@ -186,7 +203,7 @@ def _with_token(place: Place, text: str, kept: Path) -> Source:
         return KeySource(place, text.strip())
     if place.kind is not Kind.NODE or place.instance is None:
         raise InvalidSetting("a join token is for a node; publishers and operators take an API key")
-    return JoinSource(place, text.strip(), kept)
+    return JoinSource(place, text.strip(), path)
 
 
 def _is_known(endpoint: Endpoint) -> bool:

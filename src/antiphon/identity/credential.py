@@ -66,6 +66,11 @@ class Credential(BaseModel):
         """The process's own key."""
         return KeyPair.load(self.seed, Role.USER)
 
+    @property
+    def has_token(self) -> bool:
+        """Whether there is anything to log in with; one that was never joined holds a key alone."""
+        return any((self.access, self.refresh, self.api_key))
+
     def bearer(self, now_ms: int) -> str | None:
         """Return what to connect with: the access token while it is good, else what buys a new one, None without."""
         if self.access is not None and now_ms < self.access_expires_ms:

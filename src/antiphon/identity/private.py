@@ -112,7 +112,7 @@ async def locked(path: Path, wait_ms: int) -> AsyncGenerator[None]:
     handle = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         end = time.monotonic() + wait_ms / 1_000
-        while not _is_taken(handle):
+        while not try_lock(handle):
             if time.monotonic() > end:
                 raise OutOfBudget(f"another process has been changing {path} for {wait_ms} ms")
             await asyncio.sleep(LOCK_POLL_MS / 1_000)
@@ -121,7 +121,8 @@ async def locked(path: Path, wait_ms: int) -> AsyncGenerator[None]:
         os.close(handle)
 
 
-def _is_taken(handle: int) -> bool:
+def try_lock(handle: int) -> bool:
+    """Whether the lock of an open file is this process's now; the system gives it back when the file is closed."""
     with contextlib.suppress(OSError):
         _lock(handle)
         return True

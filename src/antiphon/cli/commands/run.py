@@ -26,4 +26,4 @@ def master(*, name: str | None = None, at: Connection = Connection()) -> None:  
 
     if name is not None and not is_master(token(name)):
         raise InvalidSetting(f"{name!r} is no name of a master: write master or master-...")
-    run(app.master(Settings.read(), name=name, **at.place()))
+    run(app.master(Settings.read(), name=name, **at.where()))
