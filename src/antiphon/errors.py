@@ -17,6 +17,10 @@ AntiphonError
 │   ├── AlreadyRegistered  a node or an identity was to be made that is there already, and is another
 │   ├── UnknownMethod      a fusion method or balancing strategy was named that is not in its catalogue
 │   ├── CursorExpired      the page's list is gone (60 s by default)
+│   ├── InvalidSaga        a saga's steps, order or references make no sense together
+│   ├── UnknownSaga        a saga was named that there is none of
+│   ├── AlreadySubmitted   a saga was submitted under the id of another one
+│   ├── WrongState         an order that a saga cannot take as it is now
 │   └── Abandoned          the asker left before there was an answer
 ├── ServiceError           the answering side is to blame
 │   ├── Internal           a bug while answering; the details are in the responder's log
@@ -139,6 +143,30 @@ class CursorExpired(RequestError):
     """The list that this cursor pages over is gone: ask the question again."""
 
     code = "cursor_expired"
+
+
+class InvalidSaga(RequestError):
+    """A saga's steps, their order or their references make no sense together; the text lists what is wrong."""
+
+    code = "invalid_saga"
+
+
+class UnknownSaga(RequestError):
+    """A saga was named that there is none of, or none that the asker may see."""
+
+    code = "unknown_saga"
+
+
+class AlreadySubmitted(RequestError):
+    """A saga was submitted under an id that another saga, input or caller has."""
+
+    code = "already_submitted"
+
+
+class WrongState(RequestError):
+    """An order that a saga cannot take as it is now: it has ended, is past its pivot, or is not parked there."""
+
+    code = "wrong_state"
 
 
 class Abandoned(RequestError):

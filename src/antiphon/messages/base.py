@@ -48,6 +48,8 @@ class Route:
         queue: the queue group that shares the work, or None when every subscriber gets each message.
         idempotent: whether asking twice does no harm, so that it may be retried or hedged.
         is_told: whether nobody waits for an answer; the reply subject then only proves who wrote the message.
+        stream: the stream that keeps it, its name after `<prefix>-`. It is read from there and never subscribed to:
+            a subscriber would also hear what the stream then refuses.
     """
 
     template: Template
@@ -56,10 +58,11 @@ class Route:
     queue: str | None = None
     idempotent: bool = True
     is_told: bool = False
+    stream: str | None = None
 
     @property
     def is_lane(self) -> bool:
-        """Whether this is a node's own lane, written by masters only and checked by the reply's inbox."""
+        """Whether this is written by masters only: a node's own lane, checked by the reply's inbox, or their log."""
         return "caller" not in self.template.keys and "writer" not in self.template.keys
 
 

@@ -2,7 +2,7 @@
 
 `python -m antiphon.messages.schemas schemas` writes them; a test compares the folder with the classes. A schema
 says what a reader accepts: unknown fields are ignored, so none forbids them. Keywords that begin with `x-` carry
-what the class declares about its travel: subject, who sends, who reads, its reply and its bound in bytes.
+what the class declares about its travel: subject, who sends, who reads, its reply or stream, its bound in bytes.
 """
 
 from __future__ import annotations
@@ -77,6 +77,8 @@ def _travel(message: type[Message]) -> dict[str, Any]:
         "x-queue": route.queue,
         "x-idempotent": route.idempotent,
     }
+    if route.stream is not None:
+        travel["x-stream"] = route.stream
     if issubclass(message, Request):
         travel["x-reply"] = message.reply_type().__name__
     return travel
