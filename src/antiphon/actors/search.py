@@ -196,10 +196,13 @@ class Search:
             self._schedule()
             while True:
                 now_us, now_ms = self.clock.now_us(), self.clock.now_ms()
-                while self._again:
-                    ask = self._again.popleft()
-                    self._start(ask, now_us, now_ms)
-                    await wire.ask(_lane(self.ground.bus.prefix, ask.node, ask.instance), payload)
+                if self._again:
+                    asks = list(self._again)
+                    self._again.clear()
+                    for ask in asks:
+                        self._start(ask, now_us, now_ms)
+                    prefix = self.ground.bus.prefix
+                    await wire.ask_each([_lane(prefix, ask.node, ask.instance) for ask in asks], payload)
                 if self._bug is not None:
                     raise self._bug
                 self._let_go()

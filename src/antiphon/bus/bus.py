@@ -150,7 +150,7 @@ class Bus:
         """Subscribe to the inbox."""
         if not self._started:
             self._started = True
-            await self.transport.subscribe(self.inbox_dot + ">", self._receive)
+            await self.transport.tap(self.inbox_dot + ">", self._take)
 
     def before_close(self, call: Callable[[], Awaitable[None]]) -> None:
         """Call when the bus is closed, while there still is a connection."""
@@ -304,15 +304,17 @@ class Bus:
         """Route the answer on `token` to a gather."""
         self._waiting[token] = (gather, slot)
 
-    def give_up(self, token: str) -> None:
-        """Wait no more for `token`; if it was still open, its answer will be late."""
-        if self._waiting.pop(token, None) is not None:
-            self._late[token] = None
-            if len(self._late) > self.bounds.late_tokens_max:
-                self._late.popitem(last=False)
+    def give_up(self, token: str) -> bool:
+        """Wait no more for `token`; return whether it was still open: then its answer will be late."""
+        if self._waiting.pop(token, None) is None:
+            return False
+        self._late[token] = None
+        if len(self._late) > self.bounds.late_tokens_max:
+            self._late.popitem(last=False)
+        return True
 
-    async def _receive(self, delivery: Delivery) -> None:
-        token = delivery.subject[len(self.inbox_dot) :]
+    def _take(self, subject: str, data: bytes, headers: Headers | None) -> None:
+        token = subject[len(self.inbox_dot) :]
         waiting = self._waiting.pop(token, None)
         if waiting is None:
             if token in self._late:
@@ -321,8 +323,7 @@ class Bus:
             else:
                 self.counters.strays += 1
             return
-        headers = delivery.headers
-        waiting[0].receive(waiting[1], delivery.data, reply_error(headers) if headers else None)
+        waiting[0].receive(waiting[1], data, reply_error(headers) if headers else None)
 
     # -- serving
 

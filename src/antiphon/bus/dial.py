@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
 import nats.errors
+import structlog
 from nats.aio.client import PING_PROTO, Client
 
 from antiphon.bus.endpoint import Endpoint
-from antiphon.bus.protocol import Login
+from antiphon.bus.protocol import Headers, Login, Take
 from antiphon.bus.server import check_version
 from antiphon.errors import AntiphonError, InvalidSetting, NotAuthenticated, NotConnected
+
+log = structlog.get_logger("antiphon.bus")
 
 CONNECT_TIMEOUT_S = 5
 """The callout may need two seconds of it (`server_config.py`)."""
@@ -32,15 +35,47 @@ REFUSED = ("authorization violation", "authentication expired", "authentication 
 
 
 class StrictClient(Client):
-    """nats-py's client without two of its faults (2.16)."""
+    """nats-py's client without two of its faults (2.16), and with a short way for what comes and goes in bursts.
+
+    A search of ten nodes is ten publishes and ten answers. Each answer costs stock nats-py an object, a queue and a
+    turn of a task, each publish a check of two subjects, which are ours.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taps: dict[int, Take] = {}
+        """Subscription -> who takes its messages as they are read."""
+
+    async def publish_each(self, ways: Sequence[tuple[str, str]], payload: bytes) -> None:
+        """Publish the same payload to each (subject, reply) as one write."""
+        tail = b" %d\r\n%b\r\n" % (len(payload), payload)
+        burst = b"".join([f"PUB {subject} {reply}".encode() + tail for subject, reply in ways])
+        self.stats["out_msgs"] += len(ways)
+        self.stats["out_bytes"] += len(payload) * len(ways)
+        await self._send_command(burst)
+        if self._flush_queue is not None and self._flush_queue.empty():
+            await self._flush_pending()
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         """Drop a message that cannot be read; stock nats-py stops reading for good, and anybody could send one."""
         try:
+            take = self.taps.get(sid)
+            if take is not None:
+                self.stats["in_msgs"] += 1
+                self.stats["in_bytes"] += len(data)
+                self._tapped(take, subject.decode(), data, (await self._process_headers(headers)) if headers else None)
+                return
             await super()._process_msg(sid, subject, reply, data, headers)
         except (ValueError, IndexError) as error:
             # a subject that is not UTF-8, a header block of a bare or an undecodable status
             await self._error_cb(error)
+
+    def _tapped(self, take: Take, subject: str, data: bytes, headers: Headers | None) -> None:
+        try:
+            take(subject, data, headers)
+        except Exception:
+            # as for other receivers: a bug loses its message, not the connection's reader
+            log.exception("bus.receiver_bug", subject=subject)
 
     async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
         """Ping behind what is pending; stock nats-py overtakes it, and a flush returns before it was sent."""
@@ -101,6 +136,7 @@ async def dial(endpoint: Endpoint, login: Login | None, *, name: str, inbox: str
             disconnected_cb=calls.disconnected,
             reconnected_cb=calls.reconnected,
             closed_cb=calls.closed,
+            skip_subject_validation=True,  # every subject is made of checked tokens, or is a reply that came by NATS
             **credentials(endpoint, login),
         )
     except (OSError, TimeoutError, nats.errors.Error) as error:

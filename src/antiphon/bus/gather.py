@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from antiphon.errors import AntiphonError
@@ -38,6 +38,22 @@ class Gather:
             self._bus.give_up(token)
             self.receive(slot, b"", error)
         return slot
+
+    async def ask_each(self, subjects: Sequence[str], data: bytes) -> None:
+        """Ask several the same, as one burst; their slots are the next ones, in this order."""
+        bus, first = self._bus, len(self._tokens)
+        tokens = [bus.draw() for _ in subjects]
+        self._tokens += tokens
+        for at, token in enumerate(tokens):
+            bus.expect(token, self, first + at)
+        inbox = bus.inbox_dot
+        try:
+            ways = [(subject, inbox + token) for subject, token in zip(subjects, tokens, strict=True)]
+            await bus.transport.publish_each(ways, data)
+        except AntiphonError as error:
+            for at, token in enumerate(tokens):
+                if bus.give_up(token):
+                    self.receive(first + at, b"", error)
 
     def receive(self, slot: int, data: bytes, error: AntiphonError | None) -> None:
         """Hand over an answer; a bug in the receiver ends its own conversation, not the inbox."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -26,6 +26,7 @@ from antiphon.bus.protocol import (
     Headers,
     KeyValue,
     Receive,
+    Take,
 )
 from antiphon.errors import NotConnected, Oversize
 
@@ -329,6 +330,19 @@ class MemoryTransport:
         delivery = MemoryDelivery(subject, reply, bytes(data), None if headers is None else dict(headers))
         if self._server.route(delivery, self.party) == 0 and reply:
             self._server.route(MemoryDelivery(reply, "", b"", {STATUS: NO_RESPONDERS}))
+
+    async def publish_each(self, ways: Sequence[tuple[str, str]], data: bytes) -> None:
+        """Send the same payload to each (subject, reply)."""
+        for subject, reply in ways:
+            await self.publish(subject, data, reply=reply)
+
+    async def tap(self, subject: str, take: Take) -> MemorySubscription:
+        """Take what is published on a subject; here by a task, because no receiver runs inside a sender's call."""
+
+        async def receive(delivery: Delivery) -> None:
+            take(delivery.subject, delivery.data, delivery.headers)
+
+        return await self.subscribe(subject, receive)
 
     async def subscribe(self, subject: str, receive: Receive, *, queue: str | None = None) -> MemorySubscription:
         """Receive what is published on a subject."""

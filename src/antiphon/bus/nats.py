@@ -14,7 +14,7 @@ replaced in the same way.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from random import Random
 from typing import Any, cast
@@ -38,6 +38,7 @@ from antiphon.bus.protocol import (
     Logins,
     Receive,
     Subscription,
+    Take,
 )
 from antiphon.errors import AntiphonError, NotAuthenticated, NotConnected, Oversize
 
@@ -140,13 +141,37 @@ class NatsTransport:
         except (nats.errors.Error, OSError) as error:
             raise NotConnected(f"not sent: {type(error).__name__}") from error
 
+    async def publish_each(self, ways: Sequence[tuple[str, str]], data: bytes) -> None:
+        """Send the same payload to each (subject, reply), as one burst."""
+        self.check()
+        if len(data) > self.payload_max:
+            raise Oversize(f"{len(data)} bytes; the server takes {self.payload_max}")
+        try:
+            await self._client.publish_each(ways, data)
+        except (nats.errors.Error, OSError) as error:
+            raise NotConnected(f"not sent: {type(error).__name__}") from error
+
+    async def tap(self, subject: str, take: Take) -> Subscription:
+        """Take what is published on a subject as it is read."""
+
+        async def receive(delivery: Delivery) -> None:
+            take(delivery.subject, delivery.data, delivery.headers)
+
+        return await self._subscribed(NatsSubscription(self, subject, receive, self._own_group, take))
+
     def way_of(self, delivery: Delivery) -> object:
         """Return the connection that brought a message."""
         return cast("Any", delivery)._client  # noqa: SLF001 - nats-py's own way to respond
 
     async def subscribe(self, subject: str, receive: Receive, *, queue: str | None = None) -> Subscription:
         """Receive what is published on a subject."""
-        subscription = NatsSubscription(self, subject, receive, queue or (self._group if self._is_token else ""))
+        return await self._subscribed(NatsSubscription(self, subject, receive, queue or self._own_group))
+
+    @property
+    def _own_group(self) -> str:
+        return self._group if self._is_token else ""
+
+    async def _subscribed(self, subscription: NatsSubscription) -> NatsSubscription:
         try:
             await subscription.open(self._client)
         except nats.errors.Error as error:
@@ -331,8 +356,11 @@ async def _close(client: StrictClient) -> None:
 class NatsSubscription:
     """Interest in a subject, on whatever connection there is."""
 
-    def __init__(self, transport: NatsTransport, subject: str, receive: Receive, queue: str) -> None:
+    def __init__(
+        self, transport: NatsTransport, subject: str, receive: Receive, queue: str, take: Take | None = None
+    ) -> None:
         self.subject = subject
+        self._take = take
         self._transport = transport
         self._receive = receive
         self._queue = queue
@@ -341,13 +369,19 @@ class NatsSubscription:
     async def open(self, client: StrictClient) -> None:
         """Subscribe on one more connection; on those that are closed there is none any more."""
         self._on = {one: subscription for one, subscription in self._on.items() if not one.is_closed}
-        self._on[client] = await cast("Any", client).subscribe(self.subject, self._queue, self._receive)
+        made: nats.aio.subscription.Subscription
+        made = await cast("Any", client).subscribe(self.subject, self._queue, self._receive)
+        self._on[client] = made
+        if self._take is not None:
+            client.taps[made._id] = self._take  # noqa: SLF001 - how nats-py knows it
 
     async def leave(self, client: StrictClient) -> None:
         """Take no more from one connection, and return when all that had arrived there were received."""
         subscription = self._on.pop(client, None)
         if subscription is None:
             return
+        if self._take is not None:
+            client.taps.pop(subscription._id, None)  # noqa: SLF001 - how nats-py knows it
         try:
             await asyncio.wait_for(subscription.drain(), DRAIN_TIMEOUT_S / 2)  # type: ignore[no-untyped-call]
         except (nats.errors.Error, TimeoutError, OSError) as error:

@@ -6,7 +6,7 @@ stands once, above them, in `bus.bus`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -42,6 +42,8 @@ class Delivery(Protocol):
 
 
 Receive = Callable[[Delivery], Awaitable[None]]
+Take = Callable[[str, bytes, Headers | None], None]
+"""Called with subject, payload and headers as a message is read from the connection; it must not block."""
 
 
 class Subscription(Protocol):
@@ -190,6 +192,13 @@ class Transport(Protocol):
 
     async def subscribe(self, subject: str, receive: Receive, *, queue: str | None = None) -> Subscription:
         """Receive what is published on a subject; of a queue group one member gets each message."""
+        ...
+
+    async def publish_each(self, ways: Sequence[tuple[str, str]], data: bytes) -> None:
+        """Send the same payload to each (subject, reply), as one burst. Raises `NotConnected` or `Oversize`."""
+
+    async def tap(self, subject: str, take: Take) -> Subscription:
+        """Take what is published on a subject as it is read: no queue, no task, no object for each message."""
         ...
 
     async def flush(self) -> None:

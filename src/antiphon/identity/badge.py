@@ -13,7 +13,7 @@ a book to ask.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -29,6 +29,7 @@ from antiphon.bus.protocol import (
     KeyValue,
     Receive,
     Subscription,
+    Take,
     Transport,
 )
 from antiphon.decide.grants import Grants
@@ -159,6 +160,16 @@ class BadgedTransport:
         if not subject.startswith(INBOX) and (token := self._badge()):
             headers = {**(headers or {}), BADGE: token}
         await self._transport.publish(subject, data, reply=reply, headers=headers, via=via)
+
+    async def publish_each(self, ways: Sequence[tuple[str, str]], data: bytes) -> None:
+        """Send the same payload to each (subject, reply), each with the badge."""
+        for subject, reply in ways:
+            await self.publish(subject, data, reply=reply)
+
+    async def tap(self, subject: str, take: Take) -> Subscription:
+        """Take answers: an inbox needs no badge."""
+        assert subject.startswith(INBOX), "only answers are tapped"
+        return await self._transport.tap(subject, take)
 
     async def subscribe(self, subject: str, receive: Receive, *, queue: str | None = None) -> Subscription:
         """Receive what those publish on a subject who may."""
