@@ -13,11 +13,9 @@ async with Client() as client:
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
@@ -26,9 +24,10 @@ from pydantic import ValidationError
 
 from antiphon.bus.bus import Bus
 from antiphon.bus.codec import first_reason
+from antiphon.decide.asking import Asking, AskingBounds
 from antiphon.decide.overview import merge
 from antiphon.decide.pages import parse_cursor
-from antiphon.errors import AntiphonError, CursorExpired, Malformed, NoResponders, NotConnected
+from antiphon.errors import CursorExpired, Malformed, NoResponders, NotConnected
 from antiphon.identity.connect import connect, own_name
 from antiphon.messages.base import Message
 from antiphon.messages.breakers import BreakerList, BreakerListing, BreakerOrder
@@ -38,7 +37,8 @@ from antiphon.messages.operators import NodeGet, NodeRegister, NodeRemove, NodeR
 from antiphon.messages.ping import PingAnswer, PingAsk
 from antiphon.messages.policy import ActionRule, Policy, PolicyGet, PolicySet, SearchRule
 from antiphon.messages.registry import NodeEntry, NodeList, Status
-from antiphon.messages.search import SearchAbandoned, SearchAnswer, SearchAsk, SearchPage
+from antiphon.messages.search import SearchAnswer, SearchAsk, SearchPage
+from antiphon.runtime.asking import Question
 
 DEADLINE_MS = 5_000
 
@@ -73,6 +73,7 @@ class Client:
         data: the data directory of an embedded server.
         credentials: a credential file; default: `$ANTIPHON_CREDENTIALS`, `$ANTIPHON_TOKEN`, or what this machine has.
         bus: a started bus to use instead; it stays open.
+        asking: when a search that nobody answers is asked again; `AskingBounds(share_permille=0)` is never.
     """
 
     def __init__(
@@ -84,10 +85,12 @@ class Client:
         data: Path | None = None,
         credentials: Path | None = None,
         bus: Bus | None = None,
+        asking: AskingBounds | None = None,
     ) -> None:
         self.name = name or user_name()
         self._is_named = name is not None
         self._credentials = credentials
+        self._asking = Asking(asking)
         self._nats = nats
         self._context = context
         self._data = data
@@ -144,6 +147,9 @@ class Client:
     ) -> SearchAnswer:
         """Ask all nodes, or the named ones, and return one ranked answer.
 
+        The master that has the question may be frozen: where nobody answers for much longer than answers take lately,
+        it is asked again (docs/operations.md, several masters).
+
         Args:
             query: the question, 1 to 4,096 characters.
             limit: hits on the first page, 1 to 100.
@@ -183,13 +189,7 @@ class Client:
         except ValidationError as error:
             raise Malformed(first_reason(error)) from None
         request_id = request_id or self.bus.draw()
-        try:
-            return await self.bus.ask(ask, budget_ms=deadline_ms, request_id=request_id)
-        except asyncio.CancelledError:
-            # whoever cancels this task has left; master and nodes need not go on
-            with suppress(AntiphonError):
-                await self.bus.publish(SearchAbandoned(request=request_id))
-            raise
+        return await Question(self.bus, self._asking, ask, deadline_ms=deadline_ms, request=request_id).answer()
 
     async def page(
         self, cursor: str, *, limit: int = 10, deadline_ms: int = DEADLINE_MS, behalf: str | None = None
