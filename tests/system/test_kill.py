@@ -17,7 +17,8 @@ import pytest
 
 from antiphon import Client, SearchAnswer
 from antiphon.bus.protocol import Delivery
-from antiphon.errors import AntiphonError, Malformed
+from antiphon.decide.asking import AskingBounds
+from antiphon.errors import AntiphonError, Malformed, OutOfBudget
 from antiphon.responder import NodeBounds
 from fabrics import NatsFabric, until
 from fleet import Fleet, fleet_on, found
@@ -50,8 +51,19 @@ asyncio.run(main())
 """
 
 
+MASTER = """
+import asyncio, sys
+from antiphon.app import master
+from antiphon.settings import Settings
+
+name, url, prefix = sys.argv[1:]
+settings = Settings(prefix=prefix, caller_per_minute=0, heartbeat_ms=100)
+asyncio.run(master(settings, nats=url, name=name))
+"""
+
+
 class Processes:
-    """Node processes, each ended with the test."""
+    """Nodes and masters that are processes, each ended with the test."""
 
     def __init__(self, fabric: NatsFabric) -> None:
         self.fabric = fabric
@@ -59,8 +71,14 @@ class Processes:
 
     def start(self, name: str, instance: str) -> subprocess.Popen[bytes]:
         """Start a node as a program of its own."""
-        words = [sys.executable, "-c", NODE, name, instance, self.fabric.url, self.fabric.prefix]
-        process = subprocess.Popen(words)
+        return self._start(NODE, name, instance)
+
+    def start_master(self, name: str) -> subprocess.Popen[bytes]:
+        """Start a master as a program of its own."""
+        return self._start(MASTER, name)
+
+    def _start(self, program: str, *names: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen([sys.executable, "-c", program, *names, self.fabric.url, self.fabric.prefix])
         self.stack.callback(process.wait)
         self.stack.callback(process.kill)
         return process
@@ -178,6 +196,38 @@ async def test_a_frozen_node_is_waited_for_until_the_deadline_then_skipped_then_
     # what it answered too late was dropped and counted
     await until(lambda: role.bus.counters.late == 1)
     assert role.bus.counters.strays == 0
+
+
+async def test_a_frozen_master_costs_few_questions_their_deadline(fleet: Fleet, processes: Processes) -> None:
+    await fleet.master()
+    await fleet.node("blog", found("whale songs"))
+    process = processes.start_master("master-2")
+    # a short silence, for the test's sake, that a busy machine may exceed without harm
+    bounds = AskingBounds(silence_ms_min=100, burst=50, first=50)
+    client = Client(bus=(await fleet.client()).bus, asking=bounds)
+    seen: set[str] = set()
+    async with asyncio.timeout(30):
+        while len(seen) < 2:
+            seen.add((await client.search("whales")).master)
+    for _ in range(50):
+        assert (await client.search("whales")).complete
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        lost = 0
+        for _ in range(40):
+            try:
+                answer = await client.search("whales", deadline_ms=2_000)
+            except OutOfBudget:
+                lost += 1
+            else:
+                assert (answer.complete, answer.master) == (True, "master")
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+    assert lost <= 10, "every second one without asking again"
+    async with asyncio.timeout(30):
+        while (await client.search("whales", deadline_ms=2_000)).master != "master-2":
+            pass
+    assert client.bus.counters.strays == 0, "what it answers now is late, and known"
 
 
 async def test_a_server_killed_under_load_ends_every_question_by_its_deadline_and_all_comes_back(
