@@ -11,6 +11,7 @@ import pytest
 
 from antiphon import Client, Hit, Node, SearchAnswer
 from antiphon.decide import fuse
+from antiphon.decide.asking import AskingBounds
 from antiphon.errors import CursorExpired, Malformed, NoResponders, RequestError, UnknownMethod, UnknownNode
 from antiphon.messages.facts import InstanceChanged, SearchFinished
 from antiphon.messages.lane import NodeSearch
@@ -506,7 +507,7 @@ def test_the_deadline_reaches_the_handler_whether_it_is_longer_or_shorter_than_t
         async with fleet_on(MemoryFabric()) as fleet:
             await fleet.master()
             await fleet.node("blog", patient)
-            client = await fleet.client()
+            client = Client(bus=(await fleet.client()).bus, asking=AskingBounds(share_permille=0))
             answer = await client.search("whales", deadline_ms=20_000)
             assert answer.complete
             answer = await client.search("whales", deadline_ms=1_000)
