@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -17,8 +17,13 @@ from antiphon.errors import AntiphonError, InvalidSetting
 from antiphon.messages.monitor import MonitorView
 from antiphon.runtime.loop import run
 
+Show = Callable[[MonitorView, Mapping[str, float]], None]
+"""Shows a view, and which masters are silent for how many seconds."""
+
 INTERVAL_S_MIN = 0.1
 PING_MS = 500
+FORGET_S = 900.0
+"""A master that has been silent for so long has stopped."""
 AGAIN_S = 30.0
 """A breaker that opens again within this of its reset is left to its own probes: its instance answers pings only."""
 
@@ -36,10 +41,11 @@ async def _watch(at: Connection, *, once: bool, interval_s: float, is_recovering
     async with Client(**at.place()) as client:
         view: MonitorView | None = await client.monitor()
         shown, show = _display(output, is_live=not once)
+        masters = Masters()
         with shown:
             while True:
                 if view is not None:
-                    show(view)
+                    show(view, masters.look(view.masters, time.monotonic()))
                 if recovery is not None and view is not None:
                     await recovery.look(client, view)
                 if once:
@@ -54,6 +60,19 @@ async def _again(client: Client) -> MonitorView | None:
     except AntiphonError as error:
         say(f"antiphon: {error.code}: {error.text}")
         return None
+
+
+class Masters:
+    """Which masters have answered before and do not now: nobody else knows of them, for they do not know each other."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, float] = {}
+
+    def look(self, answered: Sequence[str], now: float) -> dict[str, float]:
+        """Note who has answered, and return who has not, and for how many seconds."""
+        self._seen |= dict.fromkeys(answered, now)
+        self._seen = {name: at for name, at in self._seen.items() if now - at < FORGET_S}
+        return {name: now - at for name, at in sorted(self._seen.items()) if at < now}
 
 
 class Recovery:
@@ -92,7 +111,7 @@ class Recovery:
                 say(f"auto-recover: {node}/{instance} answers pings: its breaker for {verb} was reset")
 
 
-def _display(output: str, *, is_live: bool) -> tuple[AbstractContextManager[Any], Callable[[MonitorView], None]]:
+def _display(output: str, *, is_live: bool) -> tuple[AbstractContextManager[Any], Show]:
     """Return what is open while it is shown, and how to show."""
     if output == "json":
         return nullcontext(), _json
@@ -102,29 +121,29 @@ def _display(output: str, *, is_live: bool) -> tuple[AbstractContextManager[Any]
 
     console = Console(highlight=False)
     if not is_live:
-        return nullcontext(), lambda view: _once(console, view)
+        return nullcontext(), lambda view, silent: _once(console, view, silent)
     from rich.live import Live  # noqa: PLC0415 - as above
 
     live = Live(console=console, auto_refresh=False)
-    return live, lambda view: live.update(overview.screen(view), refresh=True)
+    return live, lambda view, silent: live.update(overview.screen(view, *console.size, silent), refresh=True)
 
 
-def _json(view: MonitorView) -> None:
+def _json(view: MonitorView, _silent: Mapping[str, float]) -> None:
     print(json_text(view.model_dump_json()), flush=True)
 
 
-def _plain(view: MonitorView) -> None:
+def _plain(view: MonitorView, silent: Mapping[str, float]) -> None:
     for node in view.nodes:
         print("\t".join(overview.row(node)))
     sys.stdout.flush()
-    _say_footer(view)
+    _say_footer(view, silent)
 
 
-def _once(console: Any, view: MonitorView) -> None:
-    console.print(overview.table(view))
-    _say_footer(view)
+def _once(console: Any, view: MonitorView, silent: Mapping[str, float]) -> None:
+    console.print(overview.table(view, console.width))
+    _say_footer(view, silent)
 
 
-def _say_footer(view: MonitorView) -> None:
-    for text in overview.footer(view):
+def _say_footer(view: MonitorView, silent: Mapping[str, float]) -> None:
+    for text in overview.footer(view, silent):
         say(text)

@@ -6,8 +6,8 @@ deadline. So a client that has heard nothing for three times as long as nearly a
 again. Whichever answer is first counts, and the others are told that nobody waits for them.
 
 The odds. The server draws anew each time, so with one of M masters frozen, one question in M ** k is still unanswered
-after k asks: with five asks 3 % of two masters' questions and 0.4 % of three masters'. Where the deadline has no room for
-five, it is more.
+after k asks: with five asks 3 % of two masters' questions and 0.4 % of three masters'. Where the deadline has no room
+for five, it is more.
 
 The budget. As with hedges (`hedge.py`), asks in vain are at most 3 % of the questions, and a few that were saved up. In
 vain is an ask where one before it was answered after all. An ask that was answered while those before it were silent is

@@ -67,6 +67,14 @@ def bounded(view: MonitorView, bytes_max: int) -> MonitorView:
     )
 
 
+def worst_nodes(view: MonitorView, nodes_max: int) -> MonitorView:
+    """Return a view of the nodes that are worst, by name; whoever draws it says how many it leaves out."""
+    if len(view.nodes) <= nodes_max:
+        return view
+    worst = sorted(view.nodes, key=_badness, reverse=True)[:nodes_max]
+    return view.model_copy(update={"nodes": tuple(sorted(worst, key=lambda node: node.node))})
+
+
 def _badness(node: MonitorNode) -> tuple[int, int, float, float, float]:
     gap = 1 - (1.0 if node.coverage is None else node.coverage)
     return STATUSES.index(node.status), BREAKERS.index(node.breaker), node.error_rate or 0.0, gap, node.load
