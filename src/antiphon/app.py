@@ -22,6 +22,7 @@ from antiphon.actors.monitor import Monitor
 from antiphon.actors.policy import PolicyActor
 from antiphon.actors.registry import Registry
 from antiphon.actors.search import SearchBounds
+from antiphon.actors.violations import ViolationFollower
 from antiphon.bus.bus import Bus
 from antiphon.bus.connect import connect
 from antiphon.bus.endpoint import Endpoint as At
@@ -31,12 +32,14 @@ from antiphon.bus.server import EmbeddedServer, Options
 from antiphon.client import user_name
 from antiphon.decide import fuse
 from antiphon.decide.dispatch import Dispatch
+from antiphon.decide.headcount import ROOM_FOR_MASTERS
 from antiphon.decide.policy import Access, Verify
 from antiphon.decide.registry import RegistryView
 from antiphon.decide.traffic import Traffic
 from antiphon.errors import ServerFailed
 from antiphon.identity import credential, server_config
 from antiphon.identity.connect import local_operator
+from antiphon.identity.server_config import AccountLimits
 from antiphon.identity.session import Fixed
 from antiphon.identity.vault import FOLDER, Vault
 from antiphon.messages.lane import Load
@@ -172,6 +175,13 @@ class MasterRole:
         )
         await self.discovery.start()
 
+    async def follow_violations(self, path: Path) -> None:
+        """Tell of everybody who does what he may not, as the log of this server says."""
+        assert self.gate is not None
+        audit = self.gate.audit
+        assert audit is not None, "start() comes first"
+        await self.supervisor.start("violations", lambda: ViolationFollower(path, audit, self.bus.clock))
+
     async def _start_sink(self, spool: SinkSpool) -> None:
         await self.supervisor.start(f"sink:{spool.sink.name}", lambda: spool)
 
@@ -248,10 +258,13 @@ async def embedded(home: Path, settings: Settings) -> AsyncIterator[tuple[Embedd
     The role has started and is the caller's to run; the server stops at the end. Secrets are made at the first start.
     """
     vault = Vault.open(home)
-    async with await EmbeddedServer.start(home, Options(more=server_config.configuration(vault.public))) as server:
+    limits = AccountLimits(connections=settings.connections_max + ROOM_FOR_MASTERS)
+    options = Options(more=server_config.configuration(vault.public, limits))
+    async with await EmbeddedServer.start(home, options) as server:
         role = await _role(subjects.MASTER, settings, resolve(server.url), vault)
         await role.start()
         assert role.gate is not None, "it was given the secrets"
+        await role.follow_violations(server.log)
         await role.gate.introduce(server.data / credential.OPERATOR, user_name())
         yield server, role
 
@@ -261,7 +274,7 @@ async def _role(name: str, settings: Settings, endpoint: At, vault: Vault | None
     logins = None if vault is None else Fixed(vault.master)
     bus = await connect(name, endpoint=endpoint, prefix=settings.prefix, bounds=settings.bus(), logins=logins)
     gate = None if vault is None else Gate(vault, endpoint)
-    return MasterRole(bus, settings, gate=gate)
+    return MasterRole(bus, settings, gate=gate, verify=None if gate is None else gate.verify)
 
 
 async def _until_told(role: MasterRole, server: EmbeddedServer | None = None) -> None:

@@ -22,8 +22,10 @@ from antiphon.decide.breaker import BreakerPolicy
 from antiphon.decide.bulkhead import BulkheadBounds
 from antiphon.decide.dispatch import DispatchBounds
 from antiphon.decide.families import Life
+from antiphon.decide.headcount import HeadBounds
 from antiphon.decide.health import HealthBounds
 from antiphon.decide.hedge import HedgeBounds
+from antiphon.decide.knocks import KnockBounds
 from antiphon.decide.limit import MINUTE_MS, Rate
 from antiphon.decide.pages import PageBounds
 from antiphon.decide.registry import Patience
@@ -119,6 +121,17 @@ class Settings(BaseSettings):
     failures_per_minute: int = Field(
         default=60, ge=0, description="refused logins with one credential from one place a minute; 0 is no limit"
     )
+    strangers_per_minute: int = Field(
+        default=600,
+        ge=0,
+        description="refused logins from one place a minute that are told one by one, 0 is no limit; more are counted",
+    )
+    connections_max: int = Field(
+        default=19_000, ge=1, description="connections at once; the server allows 1,000 more, so that masters get in"
+    )
+    identity_connections_max: int = Field(
+        default=1_000, ge=1, description="connections at once of one identity, all its instances together"
+    )
 
     ping_ms: int = Field(default=2_000, ge=10, description="how often the monitor pings each instance")
     ping_wait_ms: int = Field(default=1_000, ge=1, description="how long such a ping is waited for")
@@ -157,10 +170,13 @@ class Settings(BaseSettings):
         def rate(count: int) -> Rate | None:
             return Rate(count, MINUTE_MS, count) if count else None
 
+        failures = rate(self.failures_per_minute)
         return IdentityBounds(
             lives=Lives(access_ms=self.access_ms, family=Life(idle_ms=self.refresh_ms)),
             rate=rate(self.tokens_per_minute),
-            failures=rate(self.failures_per_minute),
+            failures=failures,
+            knocks=KnockBounds(failures=failures, strangers=rate(self.strangers_per_minute)),
+            heads=HeadBounds(self.connections_max, self.identity_connections_max),
         )
 
     def patience(self) -> Patience:

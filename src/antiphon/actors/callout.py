@@ -2,8 +2,9 @@
 
 It listens in the account that holds nobody else, in one queue group with those of the other masters, so losing one is
 not seen. A credential that is not known is read once more from the bucket, because another master may have made it this
-moment. Everybody who was let in or kept out is told to the audit; someone who is refused again and again with the same
-credential from the same place is refused unseen for a while.
+moment; others are answered meanwhile. Everybody who was let in or kept out is told to the audit. Who fails again and
+again is refused unseen for a while (`decide/knocks.py`), and who would take the last room is refused, too
+(`decide/headcount.py`).
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ import structlog
 from antiphon.actors.identity import IdentityActor
 from antiphon.bus.protocol import Delivery, Subscription, Transport
 from antiphon.clock import Clock
+from antiphon.decide.headcount import Headcount, Place
 from antiphon.decide.identities import Reason
+from antiphon.decide.knocks import Knock, Knocks
 from antiphon.decide.login import Login
 from antiphon.errors import AntiphonError
 from antiphon.identity import opaque
 from antiphon.identity.authority import Refusal
-from antiphon.identity.callout import AuthRequest, Callout, possession
+from antiphon.identity.callout import AuthRequest, Callout, is_client, possession
 from antiphon.identity.server_config import ASK
 
 log = structlog.get_logger("antiphon.identity")
@@ -29,6 +32,12 @@ log = structlog.get_logger("antiphon.identity")
 QUEUE = "antiphon-callout"
 UNKNOWN = frozenset({Reason.UNKNOWN_CREDENTIAL, Reason.UNKNOWN_IDENTITY, Reason.UNKNOWN_KEY_ID, Reason.REVOKED_FAMILY})
 """Reasons that a newer book may not give."""
+BLAMELESS = frozenset(
+    {Reason.MISSING, Reason.NO_PROOF, Reason.WRONG_CONNECTION, Reason.TOO_OFTEN, Reason.TOO_MANY_CONNECTIONS}
+)
+"""Reasons that say nothing of a credential: who fails so is not held, for he has proved to be nobody."""
+LOOKING_MAX = 64
+"""Look-ups at once; whoever comes beyond that is judged by the book as it is."""
 
 
 class CalloutDesk:
@@ -39,18 +48,28 @@ class CalloutDesk:
         codec: reads and writes them.
         identity: returns the actor that holds the book now; it may have been restarted.
         clock: the time.
+        knocks: who has failed so far.
+        heads: who is connected.
     """
 
     def __init__(
-        self, transport: Transport, codec: Callout, identity: Callable[[], IdentityActor], clock: Clock
+        self,
+        transport: Transport,
+        codec: Callout,
+        identity: Callable[[], IdentityActor],
+        clock: Clock,
+        *,
+        knocks: Knocks | None = None,
+        heads: Headcount | None = None,
     ) -> None:
         self._transport = transport
         self._codec = codec
         self._of = identity
         self._clock = clock
+        self._knocks = knocks or Knocks()
+        self._heads = heads or Headcount()
         self._subscription: Subscription | None = None
-        self._held: dict[tuple[str, str], int] = {}
-        """(place, credential) -> until when it is refused unseen, in milliseconds of the clock."""
+        self._looking: set[asyncio.Task[None]] = set()
         self.answered = 0
 
     @property
@@ -71,6 +90,8 @@ class CalloutDesk:
         del is_crashed
         if self._subscription is not None:
             await self._subscription.drain()
+        for looking in tuple(self._looking):
+            looking.cancel()
 
     async def _receive(self, delivery: Delivery) -> None:
         try:
@@ -78,48 +99,84 @@ class CalloutDesk:
         except AntiphonError as error:
             log.warning("callout.unreadable", code=error.code, error=error.text)
             return
-        wall_ms = self._clock.wall_ms()
-        verdict = await self._judge(request, wall_ms)
-        self.answered += 1
-        if isinstance(verdict, Refusal):
-            await self._transport.publish(delivery.reply, self._codec.refuse(request, verdict.reason, wall_ms))
-            return
-        await self._transport.publish(delivery.reply, self._codec.admit(request, verdict, wall_ms))
-        self._identity.audit.tell(
-            "connected", verdict.name, kind=verdict.kind, instance=verdict.instance, where=_where(request)
+        verdict = self._judge(request)
+        if self._is_worth_a_look(request, verdict):
+            looking = asyncio.get_running_loop().create_task(self._look(request, delivery.reply), name="callout:look")
+            self._looking.add(looking)
+            looking.add_done_callback(self._looking.discard)
+        else:
+            await self._answer(request, verdict, delivery.reply)
+
+    def _is_worth_a_look(self, request: AuthRequest, verdict: Login | Refusal) -> bool:
+        return (
+            isinstance(verdict, Refusal)
+            and verdict.reason in UNKNOWN
+            and len(self._looking) < LOOKING_MAX
+            and self._knocks.may_look(request.client.host, self._clock.now_ms())
         )
 
-    async def _judge(self, request: AuthRequest, wall_ms: int) -> Login | Refusal:
-        reason = possession(request)
+    async def _look(self, request: AuthRequest, reply: str) -> None:
+        await self._identity.freshen(request.connect.auth_token)
+        await self._answer(request, self._judge(request), reply)
+
+    def _judge(self, request: AuthRequest) -> Login | Refusal:
         said = request.connect
-        if reason is not None:
-            return self._refused(Refusal(reason, said.name or "?"), request)
-        found = opaque.parse(said.auth_token)
-        which = (request.client.host, found.id if found else said.nkey)
-        if self._held.get(which, 0) > self._clock.now_ms():
-            return Refusal(Reason.TOO_OFTEN, said.name or "?")
-        verdict = self._identity.authority.admit(said.auth_token, said.nkey, wall_ms)
-        if isinstance(verdict, Refusal) and verdict.reason in UNKNOWN:
-            await self._identity.freshen(said.auth_token)
-            verdict = self._identity.authority.admit(said.auth_token, said.nkey, wall_ms)
-        if isinstance(verdict, Refusal):
-            if verdict.writes:
-                self._identity.revoke_reused(verdict)
-            return self._refused(verdict, request, which)
-        return verdict
+        name = said.name or "?"
+        if not is_client(request):
+            return Refusal(Reason.WRONG_CONNECTION, name)
+        if (reason := possession(request)) is not None:
+            return Refusal(reason, name)
+        if self._knocks.is_held(_knock(request), self._clock.now_ms()):
+            return Refusal(Reason.TOO_OFTEN, name)
+        try:
+            return self._identity.authority.admit(said.auth_token, said.nkey, self._clock.wall_ms())
+        except AntiphonError as error:  # a name that no identity may have, or no signing keys yet
+            log.warning("callout.not_judged", code=error.code, error=error.text)
+            return Refusal(Reason.MALFORMED, name)
 
-    def _refused(self, refusal: Refusal, request: AuthRequest, which: tuple[str, str] | None = None) -> Refusal:
-        name = refusal.who if refusal.who != "?" else request.connect.name or "?"
+    async def _answer(self, request: AuthRequest, verdict: Login | Refusal, reply: str) -> None:
+        if isinstance(verdict, Login) and not self._has_room(request, verdict):
+            verdict = Refusal(Reason.TOO_MANY_CONNECTIONS, verdict.name, verdict.jti or verdict.source)
+        self.answered += 1
+        wall_ms = self._clock.wall_ms()
+        if isinstance(verdict, Refusal):
+            await self._transport.publish(reply, self._codec.refuse(request, verdict.reason, wall_ms))
+            self._refused(request, verdict)
+            return
+        await self._transport.publish(reply, self._codec.admit(request, verdict, wall_ms))
+        self._knocks.came_in(_knock(request))
         self._identity.audit.tell(
-            "refused", name, why=refusal.reason, where=_where(request), credential=refusal.credential or None
+            "connected",
+            verdict.name,
+            kind=verdict.kind,
+            instance=verdict.instance,
+            where=_where(request),
+            credential=verdict.jti or verdict.source,
         )
-        which = which or (request.client.host, request.connect.nkey)
-        after_ms = self._identity.failed(*which)
-        now_ms = self._clock.now_ms()
-        if after_ms:
-            self._held = {one: until for one, until in self._held.items() if until > now_ms}
-            self._held[which] = now_ms + after_ms
-        return refusal
+
+    def _has_room(self, request: AuthRequest, login: Login) -> bool:
+        place = Place(request.server.id, request.client.id)
+        return self._heads.admit(place, login.kind, login.name, self._clock.now_ms())
+
+    def _refused(self, request: AuthRequest, refusal: Refusal) -> None:
+        if refusal.writes:
+            self._identity.revoke_reused(refusal)
+        now_ms, audit = self._clock.now_ms(), self._identity.audit
+        if refusal.reason not in BLAMELESS:
+            self._knocks.failed(_knock(request), now_ms)
+        untold = self._knocks.told(request.client.host, now_ms)
+        if untold is None:
+            return
+        if untold:
+            audit.tell("refused", "?", why=Reason.TOO_OFTEN, where=f"{untold} more times, {request.client.host}")
+        name = refusal.who if refusal.who != "?" else request.connect.name or "?"
+        audit.tell("refused", name, why=refusal.reason, where=_where(request), credential=refusal.credential or None)
+
+
+def _knock(request: AuthRequest) -> Knock:
+    """Return who knocks, once he has proved that the key is his."""
+    found = opaque.parse(request.connect.auth_token)
+    return Knock(request.client.host, found.id if found else request.connect.nkey, request.connect.nkey)
 
 
 def _where(request: AuthRequest) -> str:

@@ -16,13 +16,16 @@ import structlog
 from antiphon import subjects
 from antiphon.actors.audit import Audit
 from antiphon.actors.callout import CalloutDesk
+from antiphon.actors.census import Census
 from antiphon.actors.identity import IdentityActor, IdentityBounds
 from antiphon.actors.identity_desk import IdentityDesk
-from antiphon.actors.kicker import Kicker
+from antiphon.actors.kicker import Kicker, Whom
 from antiphon.bus.bus import Bus
 from antiphon.bus.endpoint import Endpoint
 from antiphon.bus.nats import NatsTransport
+from antiphon.decide.headcount import Headcount
 from antiphon.decide.identities import IdentityRecord, Reason
+from antiphon.decide.knocks import KnockBounds, Knocks
 from antiphon.decide.login import AccessClaims, DelegatedClaims
 from antiphon.decide.policy import Access
 from antiphon.errors import AlreadyRegistered, NotAllowed
@@ -79,6 +82,8 @@ class Gate:
         self.vault = vault
         self.endpoint = endpoint
         self.actor: IdentityActor | None = None
+        self.audit: Audit | None = None
+        self._kicker: Kicker | None = None
         self._transports: list[NatsTransport] = []
 
     @property
@@ -98,31 +103,48 @@ class Gate:
         bounds: ActorBounds | None = None,
     ) -> None:
         """Start everything; return when people are let in."""
-        audit = Audit(bus, facts)
+        limits = limits or IdentityBounds()
+        audit = self.audit = Audit(bus, facts)
+        heads = Headcount(limits.heads)
         is_asked = bus.transport.asks_for_login
-        kicks = await self._start_kicker(supervisor, bus, audit) if is_asked else None
-        if kicks is None:
+        if is_asked:
+            await self._start_system(supervisor, bus, audit, heads)
+        else:
             self._put_on_badge(bus, audit)
 
         def identity() -> IdentityActor:
+            kicks = self if is_asked else None
             self.actor = IdentityActor(bus, access, audit, self.vault, kicks=kicks, limits=limits, bounds=bounds)
             return self.actor
 
         await supervisor.start("identity", identity)
         await supervisor.start("identity-desk", lambda: IdentityDesk(bus, lambda: self.identity, bounds=bounds))
         if is_asked:
-            await self._start_callout(supervisor, bus)
+            await self._start_callout(supervisor, bus, limits.knocks, heads)
 
-    async def _start_kicker(self, supervisor: Supervisor, bus: Bus, audit: Audit) -> Kicker:
+    def kick(self, whom: Whom, why: str) -> None:
+        """End every connection that is meant."""
+        assert self._kicker is not None, "it started before whoever orders this"
+        self._kicker.kick(whom, why)
+
+    async def _start_system(self, supervisor: Supervisor, bus: Bus, audit: Audit, heads: Headcount) -> None:
         system, inbox = await self._connect("system", self.vault.system)
-        kicker = await supervisor.start("kicker", lambda: Kicker(system, inbox, APP_ACCOUNT, audit, bus.clock))
-        assert isinstance(kicker, Kicker)
-        return kicker
 
-    async def _start_callout(self, supervisor: Supervisor, bus: Bus) -> None:
+        def kicker() -> Kicker:
+            self._kicker = Kicker(system, inbox, APP_ACCOUNT, audit, bus.clock)
+            return self._kicker
+
+        await supervisor.start("kicker", kicker)
+        await supervisor.start("census", lambda: Census(system, inbox, APP_ACCOUNT, heads, bus.clock))
+
+    async def _start_callout(self, supervisor: Supervisor, bus: Bus, bounds: KnockBounds, heads: Headcount) -> None:
         callout, _ = await self._connect("callout", self.vault.callout)
-        codec = Callout(self.vault.issuer, self.vault.xkey)
-        await supervisor.start("callout", lambda: CalloutDesk(callout, codec, lambda: self.identity, bus.clock))
+        codec, knocks = Callout(self.vault.issuer, self.vault.xkey), Knocks(bounds)
+
+        def desk() -> CalloutDesk:
+            return CalloutDesk(callout, codec, lambda: self.identity, bus.clock, knocks=knocks, heads=heads)
+
+        await supervisor.start("callout", desk)
 
     def _put_on_badge(self, bus: Bus, audit: Audit) -> None:
         """Show a badge, and look at everybody's: the server lets everybody in."""

@@ -16,6 +16,7 @@ from antiphon.actors.ledger import Ledger
 from antiphon.bus.bus import Bus, Call
 from antiphon.decide import ring as rings
 from antiphon.decide.book import DENIED
+from antiphon.decide.headcount import HeadBounds
 from antiphon.decide.identities import (
     ApiKeyRecord,
     FamilyRecord,
@@ -25,6 +26,7 @@ from antiphon.decide.identities import (
     Record,
     Standing,
 )
+from antiphon.decide.knocks import KnockBounds
 from antiphon.decide.limit import Limiter, Rate
 from antiphon.decide.login import DelegatedClaims, advice
 from antiphon.decide.policy import Access
@@ -67,7 +69,11 @@ class IdentityBounds:
     rate: Rate | None = field(default_factory=Rate)
     """Token asks of one identity; None is no limit."""
     failures: Rate | None = field(default_factory=Rate)
-    """Refused attempts with one credential from one place."""
+    """Refused attempts to get a token with one credential."""
+    knocks: KnockBounds = field(default_factory=KnockBounds)
+    """Refused connections."""
+    heads: HeadBounds = field(default_factory=HeadBounds)
+    """Connections at once."""
 
 
 class Kicks(Protocol):
@@ -189,6 +195,7 @@ class IdentityActor(Actor):
     @answers(Enrol)
     async def enrol(self, call: Call[Enrol]) -> TokenGrant:
         """Hand out tokens to a process that an operator vouches for."""
+        self.access.current.check_operator(call.caller)
         asked = call.message
         if asked.kind in (Kind.MASTER, Kind.OPERATOR):
             raise NotAllowed(f"a {asked.kind} is not enrolled: make it with `antiphon identity create` and a key")
@@ -276,6 +283,7 @@ class IdentityActor(Actor):
     @answers(KeysRotate)
     async def rotate(self, call: Call[KeysRotate]) -> RingView:
         """Let the next key sign, or expel one that has leaked."""
+        self.access.current.check_operator(call.caller)
         expelled = call.message.expel
         for _ in range(8):
             now_ms = self.bus.clock.wall_ms()

@@ -57,6 +57,7 @@ class IdentityDesk(Actor):
     @answers(IdentityList)
     async def list_identities(self, call: Call[IdentityList]) -> IdentityListing:
         """List identities, a page at a time."""
+        self._check(call)
         asked = call.message
         found = [
             one
@@ -69,6 +70,7 @@ class IdentityDesk(Actor):
     @answers(IdentityGet)
     async def get(self, call: Call[IdentityGet]) -> IdentityDetail:
         """Return one identity with its credentials, without their secrets; the newest where there are many."""
+        self._check(call)
         name = call.message.name
         book = self._book
         # a node may be invited before it has ever been there
@@ -89,6 +91,7 @@ class IdentityDesk(Actor):
     @answers(IdentityCreate)
     async def create(self, call: Call[IdentityCreate]) -> IdentityEntry:
         """Make an identity."""
+        self._check(call)
         asked = call.message
         if is_master(asked.name) or asked.kind is Kind.MASTER:
             raise NotAllowed("masters are no identities of this book: their key is in the keys folder")
@@ -117,6 +120,7 @@ class IdentityDesk(Actor):
     @answers(IdentityUpdate)
     async def update(self, call: Call[IdentityUpdate]) -> IdentityEntry:
         """Change an identity."""
+        self._check(call)
         asked = call.message
         given = asked.model_dump(exclude_none=True, exclude={"name"})
         await self._set(asked.name, lambda _: given)
@@ -126,6 +130,7 @@ class IdentityDesk(Actor):
     @answers(IdentityOrder)
     async def order(self, call: Call[IdentityOrder]) -> IdentityEntry:
         """Suspend an identity, let it in again, or revoke everything that it holds."""
+        self._check(call)
         name, order = call.message.name, call.message.order
         now_ms = self.bus.clock.wall_ms()
         if order == "revoke":
@@ -154,6 +159,7 @@ class IdentityDesk(Actor):
     @answers(CredentialRevoke)
     async def revoke(self, call: Call[CredentialRevoke]) -> Acknowledged:
         """Revoke one token, family, key or invite."""
+        self._check(call)
         what, serial = call.message.what, call.message.id
         who = "?"
         if what == "token":
@@ -188,6 +194,7 @@ class IdentityDesk(Actor):
     @answers(KeyCreate)
     async def create_key(self, call: Call[KeyCreate]) -> KeyCreated:
         """Make an API key."""
+        self._check(call)
         asked = call.message
         self._known(asked.identity)
         made, record = self._identity().authority.new_key(
@@ -204,6 +211,7 @@ class IdentityDesk(Actor):
     @answers(NodeInvite)
     async def invite(self, call: Call[NodeInvite]) -> NodeInvited:
         """Make a join token."""
+        self._check(call)
         asked = call.message
         there = self._book.identity(asked.node)
         if is_master(asked.node) or (there is not None and there.kind is not Kind.NODE):
@@ -230,6 +238,10 @@ class IdentityDesk(Actor):
     @property
     def _book(self) -> Book:
         return self._identity().ledger.book
+
+    def _check(self, call: Call[Any]) -> None:
+        """Raise `NotAllowed` for whoever is no operator, also where the server has let him ask."""
+        self._identity().access.current.check_operator(call.caller)
 
     def _audit(self, what: What, who: str, call: Call[Any], **more: Any) -> None:
         self._identity().audit.tell(what, who, by=call.caller, **more)

@@ -10,29 +10,21 @@ in.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Annotated, Any
 
 import orjson
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from antiphon.actors.audit import Audit
-from antiphon.bus.protocol import Delivery, Subscription, Transport
+from antiphon.actors.connz import Connection, Connz
+from antiphon.bus.protocol import Transport
 from antiphon.clock import Clock
 from antiphon.decide.login import Labelled
 from antiphon.errors import AntiphonError
 
 log = structlog.get_logger("antiphon.identity")
 
-SERVERS = "$SYS.REQ.SERVER.PING.CONNZ"
-PAGE = 1_024
-"""Connections in one answer of a server."""
-QUIET_MS = 150
-"""Servers answer in a few milliseconds; nobody knows how many they are."""
-WAIT_MS = 2_000
 RETRY_MS = 500
 ORDERS_MAX = 10_000
 """Identities and credentials that wait to be kicked; of the same one the last order counts."""
@@ -45,32 +37,6 @@ class Whom:
     name: str | None = None
     instance: str | None = None
     credential: str | None = None
-
-
-class _Connection(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-    cid: int
-    authorized_user: Annotated[str, Field(max_length=400)] = ""
-    ip: Annotated[str, Field(max_length=200)] = ""
-
-
-class _Page(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-    total: int = 0
-    offset: int = 0
-    connections: list[_Connection] = Field(default_factory=list[_Connection])
-
-
-class _Server(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-    id: Annotated[str, Field(max_length=100)]
-    name: Annotated[str, Field(max_length=200)] = ""
-
-
-class _Answer(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-    server: _Server
-    data: _Page = Field(default_factory=_Page)
 
 
 class Kicker:
@@ -87,13 +53,11 @@ class Kicker:
     def __init__(self, transport: Transport, inbox: str, account: str, audit: Audit, clock: Clock) -> None:
         self._transport = transport
         self._inbox = inbox
-        self._account = account
+        self._connz = Connz(transport, f"{inbox}.connz", account)
         self._audit = audit
         self._clock = clock
         self._orders: OrderedDict[Whom, str] = OrderedDict()
         self._ordered = asyncio.Event()
-        self._answers: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1_000)
-        self._subscription: Subscription | None = None
 
     def kick(self, whom: Whom, why: str) -> None:
         """Order that every connection that is meant be ended."""
@@ -106,13 +70,7 @@ class Kicker:
 
     async def start(self) -> None:
         """Listen for the servers' answers."""
-
-        async def receive(delivery: Delivery) -> None:
-            with contextlib.suppress(asyncio.QueueFull):
-                self._answers.put_nowait(delivery.data)
-
-        self._subscription = await self._transport.subscribe(f"{self._inbox}.connz", receive)
-        await self._transport.flush()
+        await self._connz.start()
 
     async def run(self) -> None:
         """Carry out orders, for ever."""
@@ -124,16 +82,21 @@ class Kicker:
     async def stop(self, *, is_crashed: bool = False) -> None:
         """Listen no more."""
         del is_crashed
-        if self._subscription is not None:
-            await self._subscription.drain()
+        await self._connz.stop()
 
     async def _carry_out(self, orders: dict[Whom, str]) -> None:
+        is_answered = False
         try:
-            more: list[tuple[str, int]] = [(SERVERS, 0)]
-            while more:
-                more += await self._page(*more.pop(), orders)
+            async for server, connections in self._connz.pages():
+                is_answered = True
+                for connection in connections:
+                    found = _meant(connection.authorized_user, orders)
+                    if found is not None:
+                        await self._end(server, connection, orders[found])
         except AntiphonError as error:
             log.warning("identity.not_kicked", code=error.code, orders=len(orders))
+            is_answered = False
+        if not is_answered:  # this master's own server would, if it were well
             await self._clock.sleep_ms(RETRY_MS)
             self._ordered.set()
             return
@@ -141,39 +104,7 @@ class Kicker:
             if self._orders.get(order) == why:
                 del self._orders[order]
 
-    async def _page(self, subject: str, offset: int, orders: dict[Whom, str]) -> list[tuple[str, int]]:
-        """Kick whoever is meant on one page of each server that answers, at once; return what is to be asked next."""
-        while not self._answers.empty():
-            self._answers.get_nowait()
-        wanted: dict[str, Any] = {"auth": True, "acc": self._account, "limit": PAGE, "offset": offset, "state": 0}
-        await self._transport.publish(subject, orjson.dumps(wanted), reply=f"{self._inbox}.connz")
-        more: list[tuple[str, int]] = []
-        patience_ms = WAIT_MS
-        while (answer := await self._answer(patience_ms)) is not None:
-            patience_ms = QUIET_MS
-            page = answer.data
-            for connection in page.connections:
-                found = _meant(connection.authorized_user, orders)
-                if found is not None:
-                    await self._end(answer.server.id, connection, orders[found])
-            after = page.offset + len(page.connections)
-            if page.connections and after < page.total:
-                more.append((f"$SYS.REQ.SERVER.{answer.server.id}.CONNZ", after))
-        return more
-
-    async def _answer(self, patience_ms: int) -> _Answer | None:
-        """Return the next readable answer, None when there is none in time."""
-        while True:
-            try:
-                data = await asyncio.wait_for(self._answers.get(), patience_ms / 1_000)
-            except TimeoutError:
-                return None
-            try:
-                return _Answer.model_validate_json(data)
-            except ValidationError as error:
-                log.warning("identity.connz_unreadable", errors=error.error_count())
-
-    async def _end(self, server: str, connection: _Connection, why: str) -> None:
+    async def _end(self, server: str, connection: Connection, why: str) -> None:
         await self._transport.publish(
             f"$SYS.REQ.SERVER.{server}.KICK", orjson.dumps({"cid": connection.cid}), reply=f"{self._inbox}.kicked"
         )

@@ -37,7 +37,7 @@ class Files:
     def __init__(self, data: Path) -> None:
         self.data = data
         self.configuration = data / "server.conf"
-        self._log = data / "server.log"
+        self.log = data / "server.log"
         self._errors = data / "server.err"
         self._pid = data / "server.pid"
         self._ports = data / "ports"
@@ -56,7 +56,7 @@ class Files:
             f"max_payload: {MAX_PAYLOAD_BYTES}",
             f"ports_file_dir: {_quoted(self._ports)}",
             f"pid_file: {_quoted(self._pid)}",
-            f"logfile: {_quoted(self._log)}",
+            f"logfile: {_quoted(self.log)}",
             f"logfile_size_limit: {LOG_BYTES_MAX}",
             f"logfile_max_num: {LOG_FILES_MAX}",
             f"jetstream {{ store_dir: {_quoted(self.data)}, max_memory_store: {MEMORY_STORE_BYTES_MAX} }}",
@@ -64,7 +64,7 @@ class Files:
         ]
         write_private(self.configuration, "\n".join(lines) + "\n")
         with contextlib.suppress(FileNotFoundError):
-            self._log_start = self._log.stat().st_size
+            self._log_start = self.log.stat().st_size
 
     def spawn(self, binary: Path, *, tie: bool) -> subprocess.Popen[bytes]:
         """Start the server in a session of its own, so that Ctrl-C reaches it only through whoever started it."""
@@ -128,7 +128,7 @@ class Files:
 
     def words(self) -> str:
         """Return what the server said last since this start: its errors if there are any, else its last lines."""
-        lines = [*_tail(self._errors, 0), *_tail(self._log, self._log_start)]
+        lines = [*_tail(self._errors, 0), *_tail(self.log, self._log_start)]
         loud = [line for line in lines if "[FTL]" in line or "[ERR]" in line or line.startswith("nats-server:")]
         return "\n".join(loud[-WORDS_LINES_MAX:] or lines[-CALM_LINES_MAX:])
 

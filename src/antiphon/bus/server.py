@@ -173,6 +173,11 @@ class EmbeddedServer:
         """The data directory."""
         return self._files.data
 
+    @property
+    def log(self) -> Path:
+        """The nats-server's log, which it rotates."""
+        return self._files.log
+
     async def exited(self) -> int:
         """Return the server's exit status once it has ended, by `stop` or by itself."""
         while (status := self._process.poll()) is None:  # noqa: ASYNC110 - a Popen has no event, and belongs to no loop

@@ -69,6 +69,8 @@ class Reason(StrEnum):
     TOO_MANY_INSTANCES = "too_many_instances"
     NOT_A_DELEGATE = "not_a_delegate"
     TOO_OFTEN = "too_often"
+    TOO_MANY_CONNECTIONS = "too_many_connections"
+    WRONG_CONNECTION = "wrong_connection"
 
 
 class Record(BaseModel):

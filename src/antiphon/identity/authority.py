@@ -31,7 +31,7 @@ from antiphon.identity.keypair import KeyPair
 from antiphon.identity.opaque import Opaque, Sort
 from antiphon.messages.base import Kind
 from antiphon.messages.tokens import TokenGrant
-from antiphon.subjects import PREFIX
+from antiphon.subjects import PREFIX, is_master
 
 MASTERS_OWN: Final = "mastersownbadges"
 """Stands where a badge names what it was bought with: a master's was not bought."""
@@ -220,6 +220,8 @@ class Authority:
 
     def enrol(self, name: str, kind: Kind, instance: str | None, nkey: str, now_ms: int) -> Bought | Refusal:
         """Return what a process gets that an operator vouches for: an identity where there is none, and a family."""
+        if is_master(name):
+            return Refusal(Reason.WRONG_NAME, name)
         identity = self.book.identity(name)
         writes: list[Write] = []
         if identity is None:

@@ -28,6 +28,8 @@ from antiphon.identity.xkey import CurvePair
 
 XKEY_HEADER: Final = "Nats-Server-Xkey"
 HEADER: Final = {"typ": "JWT", "alg": "ed25519-nkey"}
+CLIENT: Final = "Client"
+CLIENT_TYPES: Final = frozenset({"nats", "websocket"})
 UNBOUNDED: Final = -1
 """Limits in a user's JWT that the server ignores in this mode; the account has them (nats-facts.md)."""
 
@@ -173,6 +175,15 @@ class Callout:
             "iat": now_ms // 1_000,
             "jti": secrets.token_urlsafe(16),
         }
+
+
+def is_client(request: AuthRequest) -> bool:
+    """Whether it is a client that connects.
+
+    A leaf node would become a part of the account and see what others listen to, and an MQTT client would use the
+    server's own subjects and streams; to neither do permissions mean what they mean to a client.
+    """
+    return request.client.kind == CLIENT and request.client.type in CLIENT_TYPES
 
 
 def possession(request: AuthRequest) -> Reason | None:

@@ -30,15 +30,17 @@ class AccountLimits:
     The rights of single users cannot hold these: the server ignores them in a callout's answer (nats-facts.md).
 
     Attributes:
-        connections: of `APP`, the masters' included. Each costs the server 42 KB.
-        subscriptions: of `APP`.
+        connections: of `APP`, the masters' included, so the callout lets in fewer (`decide/headcount.py`). Each costs
+            the server 42 KB.
+        subscriptions: of each connection in `APP`; the server reads an account's bound as one of every connection.
+            A master has about a hundred. Whoever makes more is disconnected.
         payload_bytes: of one message.
         streams: JetStream's, of `APP`.
         consumers: JetStream's, of `APP`.
     """
 
     connections: int = 20_000
-    subscriptions: int = 1_000_000
+    subscriptions: int = 1_000
     payload_bytes: int = 1_048_576
     streams: int = 100
     consumers: int = 10_000
