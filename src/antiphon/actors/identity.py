@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.metadata import version as installed
 from typing import Protocol
 
 from antiphon.actors.audit import Audit
@@ -313,6 +314,7 @@ class IdentityActor(Actor):
             mode="callout" if self.kicks is not None else "header",
             master=self.bus.name,
             wall_ms=self.bus.clock.wall_ms(),
+            version=installed("antiphon"),
         )
 
     @answers(BehalfAsk)

@@ -10,6 +10,7 @@
 | 5 | the deadline passed before there was any answer |
 | 6 | another Antiphon serves this data directory already |
 | 7 | no connection to a NATS server |
+| 8 | not let in: no credential, one that is refused, or no right to this |
 | 130 | interrupted by Ctrl-C |
 | 141 | whoever read the output has gone |
 """
@@ -35,6 +36,7 @@ class Exit(IntEnum):
     DEADLINE = 5
     RUNNING = 6
     NO_CONNECTION = 7
+    NOT_LET_IN = 8
     INTERRUPTED = 130
     PIPE_CLOSED = 141
 
@@ -48,6 +50,8 @@ def of_error(error: AntiphonError) -> Exit:
         (errors.OutOfBudget, Exit.DEADLINE),
         (errors.NotConnected, Exit.NO_CONNECTION),
         (errors.AlreadyRunning, Exit.RUNNING),
+        (errors.NotAuthenticated, Exit.NOT_LET_IN),
+        (errors.NotAllowed, Exit.NOT_LET_IN),
         (errors.RequestError, Exit.USAGE),
         (errors.InvalidSetting, Exit.USAGE),
         (errors.ContentUnreadable, Exit.USAGE),
@@ -67,6 +71,8 @@ HINTS = {
     "out_of_budget": "give it more time with --deadline MS, or see `antiphon node ls`",
     "not_connected": "is the server up? `antiphon up` starts one here; `--nats URL` names another",
     "unknown_node": "`antiphon node ls` lists the nodes",
+    "not_authenticated": "`antiphon doctor` says more; `antiphon whoami` whom the masters take you for",
+    "not_allowed": "`antiphon whoami` says whom the masters take you for; an operator can change what he may",
     "cursor_expired": "ask the question again",
     "overloaded": "try again in a moment",
     "internal": "the log of the answering side has the details",

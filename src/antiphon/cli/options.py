@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
+
+if TYPE_CHECKING:
+    from antiphon.bus.endpoint import Endpoint
 
 CONNECTION = Group("Connection", sort_key=90)
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -49,6 +52,20 @@ class Connection:
         typed into another terminal just works.
         """
         return {"nats": self.nats, "context": self.context, "data": self.data or self._demo()}
+
+    def endpoint(self) -> Endpoint:
+        """Return the server that is meant; raises what `resolve` does."""
+        from antiphon.bus.endpoint import resolve  # noqa: PLC0415 - not for --help
+
+        where = self.where()
+        return resolve(where["nats"], context=where["context"], data=where["data"])
+
+    def home(self) -> Path:
+        """Return the data directory that is meant."""
+        from antiphon.bus.home import default_data_dir  # noqa: PLC0415 - not for --help
+
+        found: Path | None = self.where()["data"]
+        return found or default_data_dir()
 
     def _demo(self) -> Path | None:
         from antiphon.bus.endpoint import URL_VARIABLE  # noqa: PLC0415 - not for --help

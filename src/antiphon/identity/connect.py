@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from antiphon import subjects
 from antiphon.bus.bounds import Bounds
@@ -107,7 +108,16 @@ async def connect(
         reader = Reader(keys.now, place.prefix, wall_ms)
         bus.transport = BadgedTransport(bus.transport, lambda: session.badge, reader)
     session.begin(bus)
+    _sessions[bus] = session
     return bus
+
+
+_sessions: WeakKeyDictionary[Bus, Session] = WeakKeyDictionary()
+
+
+def session_of(bus: Bus) -> Session | None:
+    """Return the session that a bus stands on, None where the server asks for none."""
+    return _sessions.get(bus)
 
 
 class Keys:
@@ -167,6 +177,18 @@ def _local(place: Place, data: Path | None) -> Source | None:
         return None
     is_operator = files.read(operator).name == place.name
     return FileSource(place, operator) if is_operator else LocalSource(place, operator)
+
+
+def credential_of(
+    name: str, endpoint: Endpoint, data: Path | None, credentials: Path | None
+) -> tuple[str, Path | None]:
+    """Return what a publisher or operator logs in with, in words, and the file that it is in, if it is in one."""
+    found = source_of(Place(endpoint, subjects.PREFIX, name, Kind.PUBLISHER), Wanted.of(credentials), data)
+    if isinstance(found, FileSource):
+        return "file", found.path
+    if isinstance(found, LocalSource):
+        return "the operator of this machine", found.operator
+    return (f"${TOKEN_VARIABLE}" if found is not None else "none"), None
 
 
 def own_name(user: str, data: Path | None, credentials: Path | None) -> str:

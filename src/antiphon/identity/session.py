@@ -21,7 +21,7 @@ from antiphon.bus.bus import Bus
 from antiphon.bus.connect import connect
 from antiphon.bus.endpoint import Endpoint
 from antiphon.bus.protocol import Login
-from antiphon.errors import AntiphonError
+from antiphon.errors import AntiphonError, NotAuthenticated
 from antiphon.identity.keypair import KeyPair
 from antiphon.identity.proof import prove
 from antiphon.messages.base import Kind
@@ -188,6 +188,10 @@ class Place:
             return await live.ask(ask, budget_ms=ASK_MS)
         bus = await connect(self.name, endpoint=self.endpoint, prefix=self.prefix, logins=Fixed(key, credential))
         try:
+            await bus.transport.flush()
+            if getattr(bus.transport, "violations", 0):  # it may not even hear its own answers
+                text = f"this credential is not that of {self.name!r}: say whose it is, by --name or $ANTIPHON_NAME"
+                raise NotAuthenticated(text)
             return await bus.ask(ask, budget_ms=ASK_MS)
         finally:
             await bus.close()

@@ -84,7 +84,7 @@ class LocalSource:
 
     def __init__(self, place: Place, operator: Path) -> None:
         self._place = place
-        self._operator = operator
+        self.operator = operator
         self._key = KeyPair.make(Role.USER)
         self._refresh: str | None = None
 
@@ -101,9 +101,9 @@ class LocalSource:
         return Held(self._key, grant, now_ms)
 
     async def _enrol(self, now_ms: int) -> TokenGrant:
-        place, operator = self._place, files.read(self._operator)
+        place, operator = self._place, files.read(self.operator)
         theirs = Place(place.endpoint, place.prefix, operator.name, operator.kind)
-        session = Session(FileSource(theirs, self._operator), lambda: now_ms)
+        session = Session(FileSource(theirs, self.operator), lambda: now_ms)
         bus = await connect(operator.name, endpoint=place.endpoint, prefix=place.prefix, logins=session)
         try:
             ask = Enrol(name=place.name, kind=place.kind, instance=place.instance, nkey=self._key.public)

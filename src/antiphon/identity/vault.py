@@ -66,7 +66,12 @@ class Vault:
         Raises `InvalidSetting` for a directory that cannot be used, and `SecretsUnusable` for a folder or file that is
         open to others, missing or damaged.
         """
-        folder = prepare(data) / FOLDER
+        return cls.at(prepare(data) / FOLDER)
+
+    @classmethod
+    def at(cls, folder: Path) -> Vault:
+        """Return the secrets in a folder, made now if there is no such folder; raises what `open` does."""
+        folder = prepare(folder.absolute().parent) / folder.name
         if not folder.is_dir():
             try:
                 _make(folder)

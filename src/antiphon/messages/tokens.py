@@ -121,6 +121,7 @@ class WhoIs(Message):
     mode: Label = Field(description="`callout`: the server checks; `header`: responders check; `open`: nobody does")
     master: Name
     wall_ms: Count = Field(description="the master's wall clock, for whoever wants to compare it")
+    version: Label = Field(default="", description="the master's version of Antiphon")
 
 
 class WhoAmI(Request[WhoIs]):

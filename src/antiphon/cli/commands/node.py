@@ -22,6 +22,7 @@ ELSEWHERE = {
     "suspend": ("antiphon.cli.nodes.steer:suspend", "Have nodes no longer asked; answers say that they were skipped."),
     "resume": ("antiphon.cli.nodes.steer:resume", "Have suspended or draining nodes asked again."),
     "drain": ("antiphon.cli.nodes.steer:drain", "Have nodes asked nothing new; what they have begun ends."),
+    "invite": ("antiphon.cli.identity.keys:invite", "Make a join token for new instances of a node."),
     "apply": ("antiphon.cli.nodes.apply:apply", "Bring the registered nodes to what a fleet file says."),
 }
 """Loaded when they are called: `antiphon node --help` needs neither the client nor the connectors."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from cyclopts import App
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
 
 from antiphon.cli.options import Connection
 
@@ -10,11 +13,17 @@ command = App(name="run", help="Run one role in a process of its own, beside a N
 
 
 @command.command
-def master(*, name: str | None = None, at: Connection = Connection()) -> None:  # noqa: B008 - frozen
+def master(
+    *,
+    name: str | None = None,
+    keys: Annotated[Path | None, Parameter(env_var="ANTIPHON_KEYS")] = None,
+    at: Connection = Connection(),  # noqa: B008 - frozen
+) -> None:
     """Answer searches and keep the registry; several masters share the work.
 
     Args:
         name: the master's name, `master` or `master-...`; drawn if it is not given.
+        keys: the fabric's keys folder, where the server asks the callout who comes in; default: $ANTIPHON_KEYS.
         at: where the server is.
     """
     at.configure_logs("info")
@@ -26,4 +35,4 @@ def master(*, name: str | None = None, at: Connection = Connection()) -> None:  
 
     if name is not None and not is_master(token(name)):
         raise InvalidSetting(f"{name!r} is no name of a master: write master or master-...")
-    run(app.master(Settings.read(), name=name, **at.where()))
+    run(app.master(Settings.read(), name=name, keys=keys, **at.where()))

@@ -1,0 +1,1 @@
+"""What the verbs of `antiphon identity`, `key`, `login`, `whoami` and `doctor` do."""
