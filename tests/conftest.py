@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from antiphon.bus.server import EmbeddedServer
+from arena import Arena, Scene, opened
 from fabrics import MemoryFabric, NatsFabric, own_nats
 from fleet import Fleet, fleet_on
 
@@ -48,3 +50,17 @@ async def nats_fabric(tmp_path: Path) -> AsyncIterator[NatsFabric]:
     """A real nats-server of one test's own, which it may kill."""
     async with own_nats(tmp_path / "nats") as fabric:
         yield fabric
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def arena(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Arena]:
+    """A secured fabric for the attacks of one module, which run on the module's loop."""
+    async with opened(tmp_path_factory.mktemp("arena") / "data") as one:
+        yield one
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def scene(arena: Arena) -> AsyncIterator[Scene]:
+    """One attack's part of it."""
+    async with arena.scene() as one:
+        yield one

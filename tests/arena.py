@@ -1,0 +1,248 @@
+"""An arena: a fabric as `antiphon up` runs it, on a real nats-server, and ways to attack it.
+
+The masters run in this process, so a test switches off exactly one defence by patching the decision behind it; there
+is no switch in the product. Whoever connects after that is judged without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nats.errors
+import pytest
+from nats.aio.client import Client as NatsClient
+from nats.aio.subscription import Subscription
+
+from antiphon import Client, Hit, Node
+from antiphon.app import MasterRole, embedded
+from antiphon.bus.bus import Bus
+from antiphon.bus.connect import connect as connect_with
+from antiphon.bus.endpoint import resolve
+from antiphon.bus.server import EmbeddedServer
+from antiphon.client import user_name
+from antiphon.decide.grants import Grants, Respond
+from antiphon.identity.connect import connect
+from antiphon.identity.keypair import KeyPair, Role
+from antiphon.identity.session import Fixed
+from antiphon.identity.vault import Vault
+from antiphon.messages.base import Fact, Kind
+from antiphon.messages.identities import IdentityAudited
+from antiphon.messages.tokens import Enrol, TokenGrant
+from antiphon.settings import Settings
+
+both = pytest.mark.parametrize("is_defended", [True, False], ids=["defended", "open"])
+"""Each attack is run twice: refused, and with exactly its defence switched off, where it succeeds."""
+EVERYTHING = Grants(publish=(">",), subscribe=(">",), may_respond=Respond(messages_max=1_000))
+_numbers = itertools.count(1)
+
+
+def drawn(what: str) -> str:
+    """A name that no other test of this process has."""
+    return f"{what}-{next(_numbers)}"
+
+
+@dataclass(frozen=True)
+class Party:
+    """Somebody with a key and a token of his own."""
+
+    name: str
+    instance: str | None
+    key: KeyPair
+    grant: TokenGrant
+
+
+@dataclass
+class Raw:
+    """A connection without our library's manners."""
+
+    client: NatsClient
+    errors: list[str] = field(default_factory=list)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def listen(self, subject: str) -> Subscription:
+        """Listen; what comes is in `pending_msgs`, exactly, once the connection has been flushed."""
+        found: Subscription = await self.client.subscribe(subject)
+        await self.client.flush()
+        return found
+
+    async def send(
+        self, subject: str, data: bytes = b"", reply: str = "", headers: dict[str, str] | None = None
+    ) -> None:
+        """Send, and return when the server has dealt with it."""
+        await self.client.publish(subject, data, reply, headers)
+        await self.client.flush()
+
+    async def heard(self, subscription: Subscription) -> int:
+        """How many messages have come."""
+        await self.client.flush()
+        return int(subscription.pending_msgs)
+
+
+class Scene:
+    """One test's part of an arena: all that it opens is closed at its end."""
+
+    def __init__(self, arena: Arena, stack: AsyncExitStack) -> None:
+        self.arena = arena
+        self.role, self.server, self.home = arena.role, arena.server, arena.home
+        self._stack = stack
+
+    @property
+    def vault(self) -> Vault:
+        assert self.role.gate is not None
+        return self.role.gate.vault
+
+    @property
+    def operator(self) -> Bus:
+        return self.arena.operator
+
+    async def party(self, kind: Kind = Kind.PUBLISHER, name: str | None = None, instance: str | None = None) -> Party:
+        """An identity that an operator has vouched for, with a token."""
+        key, name = KeyPair.make(Role.USER), name or drawn(kind.value)
+        if kind is Kind.NODE:
+            instance = instance or "one"
+        grant = await self.operator.ask(Enrol(name=name, kind=kind, instance=instance, nkey=key.public))
+        return Party(name, instance, key, grant)
+
+    async def raw(self, who: Party | KeyPair, token: str | None = None, **options: Any) -> Raw:
+        """Connect as somebody, or with a key alone as the fabric's own users do."""
+        key = who.key if isinstance(who, Party) else who
+        token = token or (who.grant.access if isinstance(who, Party) else None)
+        raw = Raw(NatsClient())
+
+        async def noted(error: Exception) -> None:
+            raw.errors.append(str(error))
+
+        async def closed() -> None:
+            raw.ended.set()
+
+        given = {"nkeys_seed_str": key.seed()} | ({} if token is None else {"token": token}) | options
+        self._stack.push_async_callback(_closed, raw.client)  # a refused one, too: the library leaves its socket open
+        await raw.client.connect(
+            self.server.url, allow_reconnect=False, connect_timeout=5, error_cb=noted, closed_cb=closed, **given
+        )
+        return raw
+
+    async def is_let_in(self, who: Party | KeyPair, token: str | None = None, **options: Any) -> bool:
+        """Whether the door opens, and if not, for no other reason than that it is kept shut."""
+        try:
+            await self.raw(who, token, **options)
+        except nats.errors.Error as error:
+            if "authorization violation" not in str(error).lower():
+                raise
+            return False
+        return True
+
+    async def master(self) -> Raw:
+        """A connection with the masters' own key: it may do everything in the account, and sees what they see."""
+        return await self.raw(self.vault.master)
+
+    async def bus(self, party: Party, token: str | None = None) -> Bus:
+        """A bus of ours, on a token as it is."""
+        logins = Fixed(party.key, token or party.grant.access)
+        bus = await connect_with(party.name, endpoint=resolve(self.server.url), logins=logins)
+        self._stack.push_async_callback(bus.close)
+        return bus
+
+    async def client(self, party: Party | None = None) -> Client:
+        """A publisher that searches."""
+        party = party or await self.party()
+        return Client(bus=await self.bus(party), name=party.name)
+
+    async def node(self, handler: Any = None, *, name: str | None = None) -> Node:
+        """A node of ours that has joined, and finds one document about whales unless it is told otherwise."""
+        party = await self.party(Kind.NODE, name)
+        node = Node(party.name, instance=party.instance)
+        node.search(handler or (lambda _query: [Hit(id="whale", title=f"{party.name} whales", text="whales sing")]))
+        await node.start(bus=await self.bus(party))
+        self._stack.push_async_callback(node.stop)
+        async with asyncio.timeout(10):
+            await node.joined()
+        return node
+
+    async def facts(self, kind: type[Fact] = IdentityAudited) -> list[Any]:
+        """A list that fills with what is told from now on."""
+        found: list[Any] = []
+
+        async def hear(fact: Fact, _keys: dict[str, str]) -> None:
+            found.append(fact)
+
+        subscription = await self.role.bus.hear(kind, hear)
+        self._stack.push_async_callback(subscription.drain)
+        await self.role.bus.transport.flush()
+        return found
+
+    def subject(self, text: str) -> str:
+        """A subject of the fabric."""
+        return f"{self.role.bus.prefix}.v1.{text}"
+
+
+@dataclass
+class Arena:
+    """One fabric, for the tests of one module."""
+
+    server: EmbeddedServer
+    role: MasterRole
+    home: Path
+    operator: Bus
+
+    @asynccontextmanager
+    async def scene(self) -> AsyncIterator[Scene]:
+        """Begin one test's part."""
+        async with AsyncExitStack() as stack:
+            yield Scene(self, stack)
+
+
+@asynccontextmanager
+async def opened(home: Path, **settings: Any) -> AsyncIterator[Arena]:
+    """An arena that is shut at the end."""
+    async with embedded(home, Settings(**settings)) as (server, role):
+        running = asyncio.ensure_future(role.run())
+        operator = await connect(user_name(), kind=Kind.OPERATOR, data=home)
+        try:
+            yield Arena(server, role, home, operator)
+        finally:
+            await operator.close()
+            role.supervisor.stop()
+            await running
+
+
+async def _closed(client: NatsClient) -> None:
+    with suppress(nats.errors.Error, OSError):
+        await client.close()
+
+
+def let_all(patch: pytest.MonkeyPatch) -> None:
+    """Have the server let everybody publish and subscribe everything."""
+    patch.setattr("antiphon.decide.login.grants", lambda *_who, **_how: EVERYTHING)
+
+
+def inbox(name: str) -> str:
+    """An address of somebody's own."""
+    return f"_I.{name}.{secrets.token_hex(4)}.x"
+
+
+def yes(*_args: Any, **_more: Any) -> bool:
+    """A check that has been switched off."""
+    return True
+
+
+def no(*_args: Any, **_more: Any) -> bool:
+    """A check that never finds anything."""
+    return False
+
+
+async def happens(true: Callable[[], object], bound_s: float = 5) -> bool:
+    """Whether something comes to be; for what an attack is to bring about, never for what it must not."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(bound_s):
+            while not true():  # noqa: ASYNC110 - what is waited for sends no event
+                await asyncio.sleep(0.005)
+            return True
+    return False
