@@ -81,7 +81,9 @@ def test_every_command_stands_in_the_table_and_is_one() -> None:
         for word in command:
             reached = reached[word]
         assert all(option in help_of(reached) for option in options), line
-    assert {line.split()[1] for line in words} == {found.name for found in pkgutil.iter_modules(commands.__path__)}
+    assert {line.split()[1] for line in words} == {
+        found.name.replace("_", "-") for found in pkgutil.iter_modules(commands.__path__)
+    }
 
 
 def help_of(command: object) -> str:
