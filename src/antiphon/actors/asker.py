@@ -10,7 +10,7 @@ from __future__ import annotations
 from antiphon.clock import Clock
 from antiphon.decide.limit import Limiter, Rate
 from antiphon.decide.login import DelegatedClaims
-from antiphon.decide.policy import Access, Principal, Sight, Verify, may_search
+from antiphon.decide.policy import Access, Principal, Sight, Verify, is_limited, may_search
 from antiphon.decide.registry import RegistryView
 from antiphon.errors import NotAllowed, Overloaded
 from antiphon.runtime.views import View
@@ -74,6 +74,10 @@ class Askers:
     def shown(self, who: Principal) -> RegistryView:
         """Return the registry as somebody sees it; the registry's own view where that is all of it."""
         return self._sight.nodes(self.access.current, who, self.registry.current)
+
+    def is_limited(self, who: Principal) -> bool:
+        """Whether rules say what somebody may search."""
+        return is_limited(self.access.current, who)
 
     def may_search(self, who: Principal, node: str) -> bool:
         """Whether somebody may search a node, registered or not."""

@@ -88,7 +88,6 @@ class Search:
         self.question = Question(ask.query, ours.question(ask.query), ours.id)
         self.budget_ms = self._left_ms()
         registry, shown = ground.registry.current, ground.askers.shown(who)
-        self.sees_all = shown is registry
         self.fallbacks = [node for node in ground.fallbacks if ground.askers.may_search(who, node.name)]
         self.expected = ground.dispatch.expect(
             registry,
@@ -147,8 +146,11 @@ class Search:
         return listing, fusing
 
     def _suspects_itself(self) -> bool:
-        """Whether most nodes fail at once; who does not see all of them is not told how the others are."""
-        return self.sees_all and self.ground.suspects_itself()
+        """Whether most nodes fail at once; whoever rules limit is not told, also where he sees all that there is now.
+
+        It would tell him how the others are, or else that there are others.
+        """
+        return not self.ground.askers.is_limited(self.who) and self.ground.suspects_itself()
 
     def _is_sufficient(self) -> bool:
         ask = self.call.message

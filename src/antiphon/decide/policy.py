@@ -106,11 +106,15 @@ class Access:
             raise NotAllowed(f"{name} is no operator")
 
 
+def is_limited(access: Access, who: Principal) -> bool:
+    """Whether rules say what somebody may search; also where they happen to allow all that there is."""
+    return bool(access.policy.search) and who.kind not in EXEMPT
+
+
 def may_search(access: Access, who: Principal, node: str) -> bool:
     """Whether somebody may search a node."""
-    rules = access.policy.search
-    return (
-        not rules or who.kind in EXEMPT or any(is_for(rule.who, who) and _globs(rule.nodes).has(node) for rule in rules)
+    return not is_limited(access, who) or any(
+        is_for(rule.who, who) and _globs(rule.nodes).has(node) for rule in access.policy.search
     )
 
 
@@ -226,7 +230,7 @@ class Sight:
 
     def nodes(self, access: Access, who: Principal, registry: RegistryView) -> RegistryView:
         """Return the registry as somebody sees it, as `visible`."""
-        if not access.policy.search or who.kind in EXEMPT:
+        if not is_limited(access, who):
             return registry
         if access is not self._access:
             self._turn(access)
