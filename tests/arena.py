@@ -7,13 +7,16 @@ is no switch in the product. Whoever connects after that is judged without it.
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
+import json
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import nats.errors
 import pytest
@@ -29,13 +32,16 @@ from antiphon.bus.server import EmbeddedServer
 from antiphon.client import user_name
 from antiphon.decide.grants import Grants, Respond
 from antiphon.identity.connect import connect
+from antiphon.identity.jws import decode64
 from antiphon.identity.keypair import KeyPair, Role
+from antiphon.identity.proof import prove
 from antiphon.identity.session import Fixed
 from antiphon.identity.vault import Vault
 from antiphon.messages.base import Fact, Kind
 from antiphon.messages.identities import IdentityAudited
-from antiphon.messages.tokens import Enrol, TokenGrant
+from antiphon.messages.tokens import Enrol, TokenAsk, TokenGrant
 from antiphon.settings import Settings
+from forged import Forge
 
 both = pytest.mark.parametrize("is_defended", [True, False], ids=["defended", "open"])
 """Each attack is run twice: refused, and with exactly its defence switched off, where it succeeds."""
@@ -246,3 +252,53 @@ async def happens(true: Callable[[], object], bound_s: float = 5) -> bool:
                 await asyncio.sleep(0.005)
             return True
     return False
+
+
+async def bought(bus: Bus, key: KeyPair, credential: str, instance: str | None = None) -> TokenGrant:
+    """What a credential buys, with a proof as our own clients make it."""
+    nonce = secrets.token_hex(16)
+    proof = prove(key, nonce, credential)
+    return await bus.ask(TokenAsk(credential=credential, nkey=key.public, nonce=nonce, proof=proof, instance=instance))
+
+
+async def first_word(url: str, token: str, nkey: str, sign: Callable[[bytes], bytes]) -> str:
+    """Connect without a library, and return what the server says to that."""
+    place = urlsplit(url)
+    reader, writer = await asyncio.open_connection(place.hostname, place.port)
+    try:
+        info = json.loads((await reader.readline()).removeprefix(b"INFO "))
+        signature = base64.urlsafe_b64encode(sign(info["nonce"].encode())).decode().rstrip("=")
+        said = {"nkey": nkey, "sig": signature, "auth_token": token, "verbose": False, "version": "2.15.1", "proto": 1}
+        writer.write(b"CONNECT " + json.dumps(said).encode() + b"\r\nPING\r\n")
+        async with asyncio.timeout(5):
+            while True:
+                line = (await reader.readline()).decode()
+                if not line.startswith("INFO"):
+                    return line
+    finally:
+        writer.close()
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    """What a token says, unchecked."""
+    found: dict[str, Any] = json.loads(decode64(token.split(".")[1]))
+    return found
+
+
+class TrueForge(Forge):
+    """Makes tokens for a party that is known, so that one thing alone is wrong with each."""
+
+    def __init__(self, true: dict[str, Any], **how: Any) -> None:
+        super().__init__(**how)
+        self._true = true
+
+    def claims(self, **changed: Any) -> dict[str, Any]:
+        """Return the claims with these changed; None leaves one out."""
+        return {key: value for key, value in (self._true | changed).items() if value is not None}
+
+
+def forge(scene: Scene, party: Party) -> TrueForge:
+    """A forge that has the fabric's own signing keys and a party's true claims."""
+    assert scene.role.gate is not None
+    ring, now_ms = scene.role.gate.identity.authority.ring, scene.role.bus.clock.wall_ms()
+    return TrueForge(claims_of(party.grant.access), nkey=party.key.public, now_ms=now_ms, ring=ring, name=party.name)
