@@ -1,7 +1,8 @@
 """Antiphon: federated search and durable actions across the systems you already run, over NATS.
 
-The public face: `Node` answers, `Client` asks; everything else is behind them. Names are imported when they are first
-used, so that a process pays (in time and in resident memory) for what it uses and `antiphon --help` for nothing.
+The public face: `Node` answers, `Client` asks, `Saga` says what is done as a whole or not at all; everything else is
+behind them. Names are imported when they are first used, so that a process pays (in time and in resident memory) for
+what it uses and `antiphon --help` for nothing.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ if TYPE_CHECKING:
     from antiphon.messages.lane import Statistics
     from antiphon.messages.search import SearchAnswer
     from antiphon.node import Node
+    from antiphon.saga import Saga
 
-__all__ = ["Client", "Counts", "Found", "Hit", "Node", "Query", "SearchAnswer", "Statistics"]
+__all__ = ["Client", "Counts", "Found", "Hit", "Node", "Query", "Saga", "SearchAnswer", "Statistics"]
 
 _HOMES = {
     "Client": "antiphon.client",
@@ -25,6 +27,7 @@ _HOMES = {
     "Hit": "antiphon.messages.handler",
     "Node": "antiphon.node",
     "Query": "antiphon.messages.handler",
+    "Saga": "antiphon.saga",
     "SearchAnswer": "antiphon.messages.search",
     "Statistics": "antiphon.messages.lane",
 }
