@@ -20,13 +20,13 @@ from urllib.parse import urlsplit
 
 import nats.errors
 import pytest
-from nats.aio.client import Client as NatsClient
 from nats.aio.subscription import Subscription
 
 from antiphon import Client, Hit, Node
 from antiphon.app import MasterRole, embedded
 from antiphon.bus.bus import Bus
 from antiphon.bus.connect import connect as connect_with
+from antiphon.bus.dial import StrictClient
 from antiphon.bus.endpoint import resolve
 from antiphon.bus.server import EmbeddedServer
 from antiphon.client import user_name
@@ -66,9 +66,9 @@ class Party:
 
 @dataclass
 class Raw:
-    """A connection without our library's manners."""
+    """A connection without our library's manners; its flush waits for what was sent before, unlike nats-py's."""
 
-    client: NatsClient
+    client: StrictClient
     errors: list[str] = field(default_factory=list)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -120,7 +120,7 @@ class Scene:
         """Connect as somebody, or with a key alone as the fabric's own users do."""
         key = who.key if isinstance(who, Party) else who
         token = token or (who.grant.access if isinstance(who, Party) else None)
-        raw = Raw(NatsClient())
+        raw = Raw(StrictClient())
 
         async def noted(error: Exception) -> None:
             raw.errors.append(str(error))
@@ -219,7 +219,7 @@ async def opened(home: Path, **settings: Any) -> AsyncIterator[Arena]:
             await running
 
 
-async def _closed(client: NatsClient) -> None:
+async def _closed(client: StrictClient) -> None:
     with suppress(nats.errors.Error, OSError):
         await client.close()
 
