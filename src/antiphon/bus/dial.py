@@ -6,92 +6,30 @@ asked is read from its greeting (`auth_required`): then it is the login that is 
 
 from __future__ import annotations
 
-import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
 import nats.errors
-import structlog
-from nats.aio.client import PING_PROTO, Client
 
-from antiphon.bus.endpoint import Endpoint
-from antiphon.bus.protocol import Headers, Login, Take
+from antiphon.bus.endpoint import CA_VARIABLE, CERTIFICATE_VARIABLE, Endpoint
+from antiphon.bus.protocol import Login
 from antiphon.bus.server import check_version
+from antiphon.bus.strict import DRAIN_TIMEOUT_S, StrictClient
 from antiphon.errors import AntiphonError, InvalidSetting, NotAuthenticated, NotConnected
-
-log = structlog.get_logger("antiphon.bus")
 
 CONNECT_TIMEOUT_S = 5
 """The callout may need two seconds of it (`server_config.py`)."""
 RECONNECT_WAIT_S = 0.2
 FIRST_ATTEMPTS_MAX = 1
 """Further attempts at each server before the first connection fails; a lost one is tried again for ever."""
-DRAIN_TIMEOUT_S = 10
 REFUSED = ("authorization violation", "authentication expired", "authentication timeout", "nonce")
 """How the server's words for a refused login begin or what they hold, in nats-py's lower case."""
-
-
-class StrictClient(Client):
-    """nats-py's client without two of its faults (2.16), and with a short way for what comes and goes in bursts.
-
-    A search of ten nodes is ten publishes and ten answers. Each answer costs stock nats-py an object, a queue and a
-    turn of a task, each publish a check of two subjects, which are ours.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.taps: dict[int, Take] = {}
-        """Subscription -> who takes its messages as they are read."""
-
-    async def publish_each(self, ways: Sequence[tuple[str, str]], payload: bytes) -> None:
-        """Publish the same payload to each (subject, reply) as one write."""
-        tail = b" %d\r\n%b\r\n" % (len(payload), payload)
-        burst = b"".join([f"PUB {subject} {reply}".encode() + tail for subject, reply in ways])
-        self.stats["out_msgs"] += len(ways)
-        self.stats["out_bytes"] += len(payload) * len(ways)
-        await self._send_command(burst)
-        if self._flush_queue is not None and self._flush_queue.empty():
-            await self._flush_pending()
-
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        """Drop a message that cannot be read; stock nats-py stops reading for good, and anybody could send one."""
-        try:
-            take = self.taps.get(sid)
-            if take is not None:
-                self.stats["in_msgs"] += 1
-                self.stats["in_bytes"] += len(data)
-                self._tapped(take, subject.decode(), data, (await self._process_headers(headers)) if headers else None)
-                return
-            await super()._process_msg(sid, subject, reply, data, headers)
-        except (ValueError, IndexError) as error:
-            # a subject that is not UTF-8, a header block of a bare or an undecodable status
-            await self._error_cb(error)
-
-    def _tapped(self, take: Take, subject: str, data: bytes, headers: Headers | None) -> None:
-        try:
-            take(subject, data, headers)
-        except Exception:
-            # as for other receivers: a bug loses its message, not the connection's reader
-            log.exception("bus.receiver_bug", subject=subject)
-
-    async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
-        """Ping behind what is pending; stock nats-py overtakes it, and a flush returns before it was sent."""
-        if not self.is_connected:
-            await super()._send_ping(future)  # pyright: ignore[reportUnknownMemberType] - nats-py's futures name no result
-            return
-        self._pongs.append(  # pyright: ignore[reportUnknownMemberType] - the same
-            asyncio.get_running_loop().create_future() if future is None else future
-        )
-        await self._send_command(PING_PROTO)
-        await self._flush_pending()
-
-    @property
-    def asks_for_login(self) -> bool:
-        """Whether the server's greeting asked for one."""
-        return bool(self._server_info.get("auth_required"))
+FULL = "maximum"
+"""What they hold where there is no room: `maximum connections exceeded`, `maximum account active connections ...`."""
+FAR = (TimeoutError, ConnectionRefusedError, ssl.SSLError)
+"""Nobody has looked at the login yet: a greeting that asked for one says nothing then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +51,7 @@ async def dial(endpoint: Endpoint, login: Login | None, *, name: str, inbox: str
     Raises `NotAuthenticated` when the server lets nobody in with this login, `NotConnected` when nobody is there,
     `ServerTooOld` for a server below the supported version.
     """
-    client = StrictClient()
+    client = StrictClient(needs_tls=endpoint.needs_tls)
     heard: list[Exception] = []
 
     async def errored(error: Exception) -> None:
@@ -121,9 +59,10 @@ async def dial(endpoint: Endpoint, login: Login | None, *, name: str, inbox: str
         await calls.errored(error)
 
     is_token = login is not None and login.token is not None
+    options = credentials(endpoint, login)
     try:
         await client.connect(
-            endpoint.url,
+            endpoint.urls,
             name=name,
             inbox_prefix=inbox,
             connect_timeout=CONNECT_TIMEOUT_S,
@@ -137,28 +76,47 @@ async def dial(endpoint: Endpoint, login: Login | None, *, name: str, inbox: str
             reconnected_cb=calls.reconnected,
             closed_cb=calls.closed,
             skip_subject_validation=True,  # every subject is made of checked tokens, or is a reply that came by NATS
-            **credentials(endpoint, login),
+            **options,
         )
-    except (OSError, TimeoutError, nats.errors.Error) as error:
-        with suppress(Exception):
-            await client.close()
-        raise _refusal(client, endpoint, [error, *heard], is_token=is_token) from error
+        if not client.is_connected:  # nats-py takes a server that hangs up for one that has let it in
+            raise nats.errors.UnexpectedEOF  # noqa: TRY301 - a refusal as those are that nats-py sees
+        check_version(str(client.connected_server_version))
+    except (OSError, nats.errors.Error) as error:
+        await client.end()
+        raise _refusal(client, endpoint, [*heard, error], is_token=is_token) from error
+    except BaseException:
+        await client.end()  # too old a server, or nobody waits any more: the socket would stay
+        raise
     client.options["max_reconnect_attempts"] = -1
-    check_version(str(client.connected_server_version))
     return client
 
 
 def _refusal(client: StrictClient, endpoint: Endpoint, errors: list[Exception], *, is_token: bool) -> AntiphonError:
+    """Return what the errors of an attempt mean, of which the last but nats-py's summary says the most."""
+    last = next((one for one in reversed(errors) if not isinstance(one, nats.errors.NoServersError)), errors[-1])
     words = " ".join(str(error) for error in errors).lower()
-    if any(one in words for one in REFUSED) or (client.asks_for_login and not _is_tls(errors)):
+    is_told = any(one in words for one in REFUSED)
+    is_hung_up = isinstance(last, (OSError, nats.errors.UnexpectedEOF)) and not isinstance(last, FAR)
+    if not is_told and (isinstance(last, ssl.SSLError) or (is_hung_up and client.asks_for_certificate)):
+        return NotConnected(f"no encrypted connection to {endpoint.url}: {_tls_words(client, endpoint, last)}")
+    if is_told or (client.asks_for_login and not isinstance(last, FAR) and FULL not in words):
         advice = "its masters' log says why" if is_token else "`antiphon login` gets a credential for this machine"
         return NotAuthenticated(f"the NATS server at {endpoint.url} does not let this process in: {advice}")
-    reason = next((str(error) for error in reversed(errors) if str(error)), type(errors[0]).__name__)
-    return NotConnected(f"no NATS server at {endpoint.url}: {reason}")
+    if isinstance(last, nats.errors.SecureConnWantedError):
+        return NotConnected(
+            f"the server at {endpoint.url} does not encrypt, and was told nothing: say nats://, and no CA"
+        )
+    return NotConnected(f"no NATS server at {endpoint.url}: {str(last) or type(last).__name__}")
 
 
-def _is_tls(errors: list[Exception]) -> bool:
-    return any(isinstance(error, ssl.SSLError) for error in errors)
+def _tls_words(client: StrictClient, endpoint: Endpoint, error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        advice = f"; ${CA_VARIABLE} names the file of who vouches for it" if endpoint.ca is None else ""
+        return f"its certificate is not accepted: {error.verify_message}{advice}"
+    if client.asks_for_certificate:
+        wrong = "does not accept this process's certificate" if endpoint.certificate else "asks for a certificate"
+        return f"the server {wrong} (${CERTIFICATE_VARIABLE})"
+    return (error.reason if isinstance(error, ssl.SSLError) else None) or type(error).__name__
 
 
 def credentials(endpoint: Endpoint, login: Login | None = None) -> dict[str, Any]:

@@ -65,6 +65,20 @@ class Endpoint:
         """Whether a URL asks for an encrypted connection."""
         return any(one.startswith(("tls://", "wss://")) for one in self.urls)
 
+    @property
+    def needs_tls(self) -> bool:
+        """Whether nothing may be said in the clear.
+
+        Who names an authority or shows a certificate wants that, too; but those may stand in the environment for all
+        servers, and the one on this machine does not encrypt unless its URL says so.
+        """
+        return self.is_tls or ((self.ca is not None or self.certificate is not None) and not self._is_here)
+
+    @property
+    def _is_here(self) -> bool:
+        hosts = [urlsplit(one).hostname or "" for one in self.urls]
+        return all(host in ("localhost", "::1") or host.startswith("127.") for host in hosts)
+
 
 def resolve(
     url: str | None = None,

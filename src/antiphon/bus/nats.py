@@ -1,8 +1,8 @@
 """The NATS transport: connections that come and go below subscriptions that stay.
 
-With `dial.py` and `buckets.py` the only importer of nats-py. A lost connection is tried again for ever; meanwhile
-publishes fail at once with `NotConnected`, because a request that waits in a buffer is answered after its asker has
-gone.
+With `dial.py`, `strict.py` and `buckets.py` the only importer of nats-py. A lost connection is tried again for ever;
+meanwhile publishes fail at once with `NotConnected`, because a request that waits in a buffer is answered after its
+asker has gone.
 
 Where the login is a token, a connection does not outlive it: `renew` makes a second one with a new token, subscribes
 everything on it, and lets the first one go when what it brought has been answered (make before break). Each
@@ -14,8 +14,7 @@ replaced in the same way.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Sequence
 from random import Random
 from typing import Any, cast
 
@@ -25,14 +24,17 @@ import structlog
 from nats.js.client import JetStreamContext
 
 from antiphon.bus.buckets import NatsWatch, open_bucket, open_counter
-from antiphon.bus.dial import CONNECT_TIMEOUT_S, DRAIN_TIMEOUT_S, Calls, StrictClient, dial
+from antiphon.bus.dial import CONNECT_TIMEOUT_S, Calls, dial
 from antiphon.bus.endpoint import Endpoint
+from antiphon.bus.journals import open_journal
 from antiphon.bus.protocol import (
     Bucket,
     Counter,
     CounterStream,
     Delivery,
     Headers,
+    Journal,
+    JournalStream,
     KeyValue,
     Login,
     Logins,
@@ -40,6 +42,7 @@ from antiphon.bus.protocol import (
     Subscription,
     Take,
 )
+from antiphon.bus.strict import StrictClient, size_of
 from antiphon.errors import AntiphonError, NotAuthenticated, NotConnected, Oversize
 
 log = structlog.get_logger("antiphon.bus")
@@ -51,6 +54,8 @@ HEAL_MS_MAX = 10_000
 """First and longest pause between attempts to replace a connection that the server has ended."""
 VIOLATIONS_MS = 60_000
 """How often it is logged that the server refuses something."""
+REASONS_MAX = 16
+"""Reasons that are logged for one loss; some have a number in them."""
 
 
 class NatsTransport:
@@ -68,11 +73,13 @@ class NatsTransport:
         self._reconnected: list[Callable[[], None]] = []
         self._watches: list[NatsWatch] = []
         self._is_closing = False
-        self._healing: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
-        self._leaving: set[asyncio.TimerHandle] = set()
-        self._ending: set[asyncio.Task[None]] = set()
+        self._healing: asyncio.Task[None] | None = None
+        self._changes: set[asyncio.Task[None]] = set()
+        self._ends: set[asyncio.Task[None]] = set()
+        self._leaving: dict[StrictClient, asyncio.TimerHandle] = {}
         self._violated_s = 0.0
+        self._told: set[str] = set()
         self._is_token = False
         self.losses = 0
         self.renewals = 0
@@ -134,18 +141,20 @@ class NatsTransport:
         if not client.is_connected:
             self.check()
             client = self._client
+        self._check_size(len(data) + (size_of(headers) if headers else 0))
         try:
             await client.publish(subject, data, reply, cast("dict[str, str] | None", headers))
-        except nats.errors.MaxPayloadError:
-            raise Oversize(f"{len(data)} bytes; the server takes {self.payload_max}") from None
         except (nats.errors.Error, OSError) as error:
             raise NotConnected(f"not sent: {type(error).__name__}") from error
+
+    def _check_size(self, size_bytes: int) -> None:
+        if size_bytes > self.payload_max:
+            raise Oversize(f"{size_bytes} bytes; the server takes {self.payload_max}")
 
     async def publish_each(self, ways: Sequence[tuple[str, str]], data: bytes) -> None:
         """Send the same payload to each (subject, reply), as one burst."""
         self.check()
-        if len(data) > self.payload_max:
-            raise Oversize(f"{len(data)} bytes; the server takes {self.payload_max}")
+        self._check_size(len(data))
         try:
             await self._client.publish_each(ways, data)
         except (nats.errors.Error, OSError) as error:
@@ -172,11 +181,13 @@ class NatsTransport:
         return self._group if self._is_token else ""
 
     async def _subscribed(self, subscription: NatsSubscription) -> NatsSubscription:
+        self._subscriptions.add(subscription)  # before the first wait: a renewal meanwhile takes it along
         try:
-            await subscription.open(self._client)
+            while not subscription.is_on(client := self._client):
+                await subscription.open(client)
         except nats.errors.Error as error:
+            await subscription.drain()
             raise NotConnected(f"not subscribed: {error}") from error
-        self._subscriptions.add(subscription)
         return subscription
 
     def forget(self, subscription: NatsSubscription) -> None:
@@ -198,6 +209,10 @@ class NatsTransport:
         """Open declared counters, creating the stream where it is missing."""
         return await open_counter(self, self._jetstream(), stream)
 
+    async def journal(self, stream: JournalStream) -> Journal:
+        """Open a declared stream, creating it where it is missing."""
+        return await open_journal(self, self._jetstream(), stream, self._inbox)
+
     def _jetstream(self) -> JetStreamContext:
         assert not self._is_token, "streams belong to masters, whose login is a key and does not end"
         return cast("JetStreamContext", cast("Any", self._client).jetstream(timeout=CONNECT_TIMEOUT_S))
@@ -215,36 +230,54 @@ class NatsTransport:
     async def renew(self) -> None:
         """Change over to a new connection with the login of now; no message is lost and none comes twice.
 
-        Raises what `connect` raises; then the old connection goes on as long as the server lets it.
+        Raises what `connect` raises; then the old connection goes on as long as the server lets it. Without a token
+        there is nothing to renew.
         """
+        if self._is_token:
+            renewing = _begin(self._renew(), self._changes)
+            try:
+                await renewing
+            except asyncio.CancelledError:
+                if not self._is_closing or not renewing.cancelled():
+                    raise
+                raise NotConnected("the connection was closed while it was renewed") from None
+
+    async def _renew(self) -> None:
         async with self._changing:
             before = self._client
-            fresh = await self._dial()
-            await self._change_over(fresh)
+            await self._change_over()
             self.renewals += 1
             self._former.add(before)
-            for subscription in tuple(self._subscriptions):
-                await subscription.leave(before)
-            loop = asyncio.get_running_loop()
-            handle = loop.call_later(OUTLIVE_MS / 1_000, self._let_go, before)
-            self._leaving.add(handle)
-
-    async def _change_over(self, fresh: StrictClient) -> None:
         try:
-            for subscription in tuple(self._subscriptions):
-                await subscription.open(fresh)
-            await fresh.flush(CONNECT_TIMEOUT_S)
-        except (nats.errors.Error, TimeoutError) as error:
-            await _close(fresh)
+            await asyncio.gather(*(subscription.leave(before) for subscription in tuple(self._subscriptions)))
+        finally:
+            loop = asyncio.get_running_loop()
+            self._leaving[before] = loop.call_later(OUTLIVE_MS / 1_000, self._let_go, before)
+
+    async def _change_over(self) -> None:
+        """Have everything on a new connection that is on the current one, which is no longer that then."""
+        fresh = await self._dial()
+        try:
+            # again, as long as somebody subscribes meanwhile: between the last look and the change nobody can
+            while behind := [one for one in self._subscriptions if not one.is_on(fresh)]:
+                for subscription in behind:
+                    await subscription.open(fresh)
+                await fresh.flush(CONNECT_TIMEOUT_S)
+            if not fresh.is_connected:
+                raise nats.errors.ConnectionClosedError  # noqa: TRY301 - as it is said of one that is noticed above
+        except (nats.errors.Error, OSError) as error:
+            await fresh.end()
             raise NotConnected(f"the new connection was lost at once: {type(error).__name__}") from error
+        except BaseException:
+            await fresh.end()  # nobody knows it: what it took would be lost
+            raise
         self._current = fresh
         self.reason = None
 
     def _let_go(self, client: StrictClient) -> None:
+        del self._leaving[client]
         self._former.discard(client)
-        task = asyncio.get_running_loop().create_task(_close(client))
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+        _begin(client.end(), self._ends)
 
     async def _dial(self) -> StrictClient:
         if self._logins is None:
@@ -265,57 +298,69 @@ class NatsTransport:
         mine: list[StrictClient] = []
 
         def is_mine() -> bool:
-            return bool(mine) and mine[0] is self._current
+            return bool(mine) and mine[0] is self._current and not self._is_closing
+
+        async def errored(error: Exception) -> None:
+            self._errored(error, is_current=is_mine())
 
         async def disconnected() -> None:
-            if not self._is_closing and is_mine():
+            if is_mine():
                 self.losses += 1
                 log.warning("bus.disconnected")
 
         async def reconnected() -> None:
-            log.info("bus.reconnected", server=str(self._client.connected_server_version))
-            self._tell_reconnected()
+            self._back()
 
         async def closed() -> None:
-            if self._is_closing or not mine:
-                return
-            if not is_mine():
+            if is_mine() and self._healing is None:
+                self._healing = _begin(self._heal(), self._changes)
+            elif mine:
                 self._former.discard(mine[0])
-            elif self._healing is None:
-                self._healing = asyncio.get_running_loop().create_task(self._heal(), name="bus:heal")
 
-        calls = Calls(errored=self._errored, disconnected=disconnected, reconnected=reconnected, closed=closed)
+        calls = Calls(errored=errored, disconnected=disconnected, reconnected=reconnected, closed=closed)
         client = await dial(self._endpoint, login, name=self._name, inbox=self._inbox, calls=calls)
         mine.append(client)
         return client
 
     async def _heal(self) -> None:
         """Replace a connection that the server has ended, however long it takes."""
-        pause_ms, dice, told = HEAL_MS, Random(), ""  # noqa: S311 - spreads attempts, guards nothing
+        pause_ms, dice = HEAL_MS, Random()  # noqa: S311 - spreads attempts, guards nothing
         try:
-            while not self._is_closing:
-                try:
-                    async with self._changing:
-                        await self._change_over(await self._dial())
-                except AntiphonError as error:
-                    self.reason = error.text
-                    if told != error.text:  # once for each reason, not once for each attempt
-                        told = error.text
-                        log.warning("bus.not_healed", code=error.code, error=error.text)
-                    await asyncio.sleep(pause_ms * dice.uniform(0.5, 1.0) / 1_000)
-                    pause_ms = min(2 * pause_ms, HEAL_MS_MAX)
-                else:
-                    log.info("bus.reconnected", server=str(self._client.connected_server_version))
-                    self._tell_reconnected()
-                    return
+            while not await self._is_healed():
+                await asyncio.sleep(pause_ms * dice.uniform(0.5, 1.0) / 1_000)
+                pause_ms = min(2 * pause_ms, HEAL_MS_MAX)
         finally:
             self._healing = None
+        self._back()
 
-    def _tell_reconnected(self) -> None:
+    async def _is_healed(self) -> bool:
+        try:
+            async with self._changing:
+                if not self._client.is_connected:  # a renewal may have done it
+                    await self._change_over()
+        except AntiphonError as error:
+            self._not_back(error.code, error.text)
+        except OSError as error:  # of a credential file
+            self._not_back(type(error).__name__, str(error))
+        else:
+            return True
+        return False
+
+    def _not_back(self, code: str, text: str) -> None:
+        """Note why there is no connection, once for each reason and not once for each attempt."""
+        self.reason = text
+        if text not in self._told and len(self._told) < REASONS_MAX:
+            self._told.add(text)
+            log.warning("bus.not_healed", code=code, error=text)
+
+    def _back(self) -> None:
+        self.reason = None
+        self._told.clear()
+        log.info("bus.reconnected", server=str(self._client.connected_server_version))
         for call in self._reconnected:
             call()
 
-    async def _errored(self, error: Exception) -> None:
+    def _errored(self, error: Exception, *, is_current: bool) -> None:
         text = f"{type(error).__name__}: {error}"[:300]
         if "permissions violation" in text.lower():
             self.violations += 1
@@ -323,34 +368,31 @@ class NatsTransport:
             if self.violations == 1 or now_s - self._violated_s > VIOLATIONS_MS / 1_000:
                 self._violated_s = now_s
                 log.warning("bus.not_permitted", error=text, times=self.violations)
-            return
-        is_trying = self._current is None or not self._current.is_connected or self._healing is not None
-        (log.debug if is_trying else log.warning)("bus.error", error=text)
+        elif is_current and not self._client.is_connected:
+            self._not_back(type(error).__name__, text)
+        else:
+            (log.warning if is_current else log.debug)("bus.error", error=text)
 
     async def close(self) -> None:
-        """Drain every subscription, send what is left, and disconnect."""
+        """Drain every subscription, send what is left, and disconnect; a change that is under way is given up."""
         self._is_closing = True
         for watch in tuple(self._watches):
             await watch.stop()
-        if self._healing is not None:
-            self._healing.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._healing
-        for handle in self._leaving:
+        changes = set(self._changes)
+        for change in changes:
+            change.cancel()
+        if changes:
+            await asyncio.wait(changes)
+        for handle in self._leaving.values():
             handle.cancel()
-        for former in tuple(self._former):
-            await _close(former)
-        if self._ending:
-            await asyncio.wait(self._ending)
-        await _close(self._client)
+        await asyncio.gather(*(client.end() for client in {*self._former, self._client}), *self._ends)
 
 
-async def _close(client: StrictClient) -> None:
-    try:
-        await client.drain()
-    except (nats.errors.Error, OSError, TimeoutError):
-        with suppress(Exception):
-            await client.close()
+def _begin(work: Coroutine[Any, Any, None], among: set[asyncio.Task[None]]) -> asyncio.Task[None]:
+    task = asyncio.get_running_loop().create_task(work)
+    among.add(task)
+    task.add_done_callback(among.discard)
+    return task
 
 
 class NatsSubscription:
@@ -364,31 +406,35 @@ class NatsSubscription:
         self._transport = transport
         self._receive = receive
         self._queue = queue
+        self._is_drained = False
         self._on: dict[StrictClient, nats.aio.subscription.Subscription] = {}
+
+    def is_on(self, client: StrictClient) -> bool:
+        """Whether it need not be opened there any more."""
+        return self._is_drained or client in self._on
 
     async def open(self, client: StrictClient) -> None:
         """Subscribe on one more connection; on those that are closed there is none any more."""
         self._on = {one: subscription for one, subscription in self._on.items() if not one.is_closed}
-        made: nats.aio.subscription.Subscription
-        made = await cast("Any", client).subscribe(self.subject, self._queue, self._receive)
-        self._on[client] = made
-        if self._take is not None:
-            client.taps[made._id] = self._take  # noqa: SLF001 - how nats-py knows it
+        if self.is_on(client):
+            return
+        self._on[client] = await client.listen(self.subject, self._queue, self._receive, self._take)
+        if self._is_drained:  # meanwhile
+            await self.leave(client)
 
     async def leave(self, client: StrictClient) -> None:
         """Take no more from one connection, and return when all that had arrived there were received."""
         subscription = self._on.pop(client, None)
-        if subscription is None:
+        if subscription is None or client.is_closed:
             return
-        if self._take is not None:
-            client.taps.pop(subscription._id, None)  # noqa: SLF001 - how nats-py knows it
         try:
-            await asyncio.wait_for(subscription.drain(), DRAIN_TIMEOUT_S / 2)  # type: ignore[no-untyped-call]
-        except (nats.errors.Error, TimeoutError, OSError) as error:
+            await client.leave(subscription)
+        except (nats.errors.Error, OSError) as error:  # a TimeoutError is one, too
             log.info("bus.not_drained", subject=self.subject, error=type(error).__name__)
 
     async def drain(self) -> None:
         """Take no more, and return when all that had arrived were received; without a connection, at once."""
+        self._is_drained = True
         self._transport.forget(self)
         for client in tuple(self._on):
             await self.leave(client)

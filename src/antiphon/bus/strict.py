@@ -1,0 +1,256 @@
+"""nats-py's client without those of its faults (2.16) that we have met, and with a short way for bursts.
+
+What is mended: a message that cannot be read ends the reading; a ping overtakes what is pending; an error of the server
+ends a connection that could be made again; a TLS handshake that fails, and a server that reads no more, are waited for
+without end; a server that does not encrypt is told everything in the clear, whatever was asked for.
+
+The short way: a search of ten nodes is ten publishes and ten answers. Each answer costs stock nats-py an object, a
+queue and a turn of a task, each publish a check of two subjects, which are ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, cast
+from urllib.parse import ParseResult
+
+import nats.errors
+import structlog
+from nats.aio.client import DEFAULT_BUFFER_SIZE, PING_PROTO, Client, Srv
+from nats.aio.subscription import Subscription
+from nats.aio.transport import TcpTransport
+
+from antiphon.bus.protocol import Headers, Receive, Take
+
+log = structlog.get_logger("antiphon.bus")
+
+DRAIN_TIMEOUT_S = 10
+"""How long receivers have for what had arrived, when a subscription or a connection ends."""
+WRITE_TIMEOUT_S = 10
+"""A server that takes no bytes for so long is lost: whoever sends would wait without end."""
+HANG_UP_S = 1
+"""How long a goodbye may take, e.g. TLS's; then the socket is closed without one."""
+PASSING = ("permissions violation", "stale connection")
+"""Errors of the server that nats-py treats as they should be."""
+
+
+class Socket(TcpTransport):
+    """nats-py's transport, on which nothing waits without end."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._writer: asyncio.StreamWriter | None = None
+        self._is_aborted = False
+
+    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
+        """Connect."""
+        await super().connect(uri, buffer_size, connect_timeout)
+        self._writer = self._io_writer
+
+    async def connect_tls(
+        self,
+        uri: str | ParseResult,
+        ssl_context: ssl.SSLContext,
+        buffer_size: int,  # noqa: ARG002 - nats-py's
+        connect_timeout: int,
+    ) -> None:
+        """Encrypt; a handshake that fails leaves nothing behind that is waited for."""
+        assert self._writer is not None, "connect() comes first"
+        host = uri if isinstance(uri, str) else uri.hostname
+        try:
+            async with asyncio.timeout(connect_timeout):
+                await self._writer.start_tls(ssl_context, server_hostname=host)
+        except BaseException:
+            self.abort()
+            raise
+
+    async def drain(self) -> None:
+        """Return when there is room for more; raise `TimeoutError` if there is none in time."""
+        assert self._writer is not None, "connect() comes first"
+        if self._writer.transport.get_write_buffer_size() == 0:
+            await self._writer.drain()
+            return
+        async with asyncio.timeout(WRITE_TIMEOUT_S):
+            await self._writer.drain()
+
+    async def wait_closed(self) -> None:
+        """Return when the socket is closed, in time."""
+        if self._writer is None or self._is_aborted:
+            return
+        with suppress(OSError):  # a TimeoutError is one, too
+            async with asyncio.timeout(HANG_UP_S):
+                await self._writer.wait_closed()
+        self.abort()
+
+    def abort(self) -> None:
+        """Close at once, and forget what was not sent."""
+        self._is_aborted = True
+        if self._writer is not None:
+            self._writer.transport.abort()
+
+
+class StrictClient(Client):
+    """nats-py's client.
+
+    Args:
+        needs_tls: whether to speak to a server that encrypts and to no other.
+    """
+
+    def __init__(self, *, needs_tls: bool = False) -> None:
+        super().__init__()
+        self.taps: dict[int, Take] = {}
+        """Subscription -> who takes its messages as they are read."""
+        self.needs_tls = needs_tls
+        self._lost = asyncio.Event()
+
+    # -- what the server says of itself
+
+    @property
+    def asks_for_login(self) -> bool:
+        """Whether the server's greeting asked for one."""
+        return bool(self._server_info.get("auth_required"))
+
+    @property
+    def asks_for_certificate(self) -> bool:
+        """Whether the server's greeting asked for one."""
+        return bool(self._server_info.get("tls_verify"))
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """Read a greeting, which whoever stands between can change: nothing is said in the clear that must not be."""
+        if initial_connection and self.needs_tls and not info.get("tls_required"):
+            if not info.get("tls_available"):
+                raise nats.errors.SecureConnWantedError
+            info["tls_required"] = True
+        await super()._process_info(info, initial_connection)
+
+    # -- connections
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        if s.uri.scheme in ("ws", "wss"):
+            await super()._connect_to_server(s)
+            return
+        s.last_attempt = time.monotonic()
+        socket = Socket()
+        await socket.connect(s.uri, DEFAULT_BUFFER_SIZE, self.options["connect_timeout"])
+        self._transport = socket
+
+    async def _process_err(self, err_msg: str) -> None:
+        """Tell of an error, and connect again after one for which the server ends the connection."""
+        if err_msg.lower().strip("'").startswith(PASSING):
+            await super()._process_err(err_msg)
+            return
+        error = nats.errors.Error("nats: " + err_msg.strip("'"))
+        await self._error_cb(error)
+        await self._process_op_err(error)
+
+    async def _process_op_err(self, e: Exception) -> None:
+        self._lost.set()
+        await super()._process_op_err(e)
+
+    async def end(self) -> None:
+        """Have everything received that had arrived, send what is left, and disconnect; in time, and for good."""
+        self.options["allow_reconnect"] = False
+        if not (self.is_connected and await self._is_drained()):
+            self._pending.clear()  # pyright: ignore[reportUnknownMemberType] - nats-py's lists name no items
+            self._pending_data_size = 0
+            if isinstance(self._transport, Socket):
+                self._transport.abort()
+        with suppress(OSError, nats.errors.Error):
+            await self.close()
+
+    async def _is_drained(self) -> bool:
+        """Drain, and return whether that was possible."""
+        self._lost.clear()
+        draining, losing = asyncio.ensure_future(self._drain_all()), asyncio.ensure_future(self._lost.wait())
+        ends = {draining, losing}
+        try:
+            await asyncio.wait(ends, timeout=DRAIN_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+            return draining.done() and draining.result()
+        finally:
+            for one in ends:
+                one.cancel()
+            await asyncio.wait(ends, timeout=HANG_UP_S)  # nats-py swallows a cancellation here and there
+
+    async def _drain_all(self) -> bool:
+        subscriptions = tuple(self._subs.values())
+        await asyncio.gather(*(one.drain() for one in subscriptions), return_exceptions=True)  # type: ignore[no-untyped-call]
+        try:
+            await self.flush(DRAIN_TIMEOUT_S)
+        except (OSError, nats.errors.Error):
+            return False
+        return True
+
+    # -- messages
+
+    async def listen(self, subject: str, queue: str, receive: Receive, take: Take | None) -> Subscription:
+        """Subscribe; with a `take`, its messages go there instead, from the first one on."""
+        sid = self._sid + 1  # the one that it is about to get
+        if take is not None:
+            self.taps[sid] = take
+        try:
+            made: Subscription = await cast("Any", self).subscribe(subject, queue, receive)
+        except BaseException:
+            self.taps.pop(sid, None)
+            raise
+        return made
+
+    async def leave(self, subscription: Subscription) -> None:
+        """Take no more of a subscription, and return when all that had arrived were received, or raise in time."""
+        try:
+            await asyncio.wait_for(subscription.drain(), DRAIN_TIMEOUT_S / 2)  # type: ignore[no-untyped-call]
+        finally:
+            self.taps.pop(cast("Any", subscription)._id, None)  # noqa: SLF001 - how nats-py knows it
+
+    async def publish_each(self, ways: Sequence[tuple[str, str]], payload: bytes) -> None:
+        """Publish the same payload to each (subject, reply) as one write."""
+        tail = b" %d\r\n%b\r\n" % (len(payload), payload)
+        burst = b"".join([f"PUB {subject} {reply}".encode() + tail for subject, reply in ways])
+        self.stats["out_msgs"] += len(ways)
+        self.stats["out_bytes"] += len(payload) * len(ways)
+        await self._send_command(burst)
+        if self._flush_queue is not None and self._flush_queue.empty():
+            await self._flush_pending()
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        """Drop a message that cannot be read; stock nats-py stops reading for good, and anybody could send one."""
+        try:
+            take = self.taps.get(sid)
+            if take is not None:
+                self.stats["in_msgs"] += 1
+                self.stats["in_bytes"] += len(data)
+                found: Headers | None = None
+                if headers:
+                    found = await self._process_headers(headers)  # pyright: ignore[reportUnknownMemberType] - untyped
+                self._tapped(take, subject.decode(), data, found)
+                return
+            await super()._process_msg(sid, subject, reply, data, headers)
+        except (ValueError, IndexError) as error:
+            # a subject that is not UTF-8, a header block of a bare or an undecodable status
+            await self._error_cb(error)
+
+    def _tapped(self, take: Take, subject: str, data: bytes, headers: Headers | None) -> None:
+        try:
+            take(subject, data, headers)
+        except Exception:
+            # as for other receivers: a bug loses its message, not the connection's reader
+            log.exception("bus.receiver_bug", subject=subject)
+
+    async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
+        """Ping behind what is pending; stock nats-py overtakes it, and a flush returns before it was sent."""
+        if not self.is_connected:
+            await super()._send_ping(future)  # pyright: ignore[reportUnknownMemberType] - nats-py's futures name no result
+            return
+        self._pongs.append(  # pyright: ignore[reportUnknownMemberType] - the same
+            asyncio.get_running_loop().create_future() if future is None else future
+        )
+        await self._send_command(PING_PROTO)
+        await self._flush_pending()
+
+
+def size_of(headers: Headers) -> int:
+    """Return how many bytes headers add to a message; the server ends the connection of one that is larger than all."""
+    return 12 + sum(len(f"{key}: {value}\r\n".encode()) for key, value in headers.items())
