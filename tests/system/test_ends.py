@@ -20,9 +20,11 @@ async def hangs(_query: Any) -> list[Hit]:
 class Hesitant(MemoryTransport):
     """A connection whose messages take 30 ms to leave, as when the server reads slowly."""
 
-    async def publish(self, subject: str, data: bytes, *, reply: str = "", headers: Headers | None = None) -> None:
+    async def publish(
+        self, subject: str, data: bytes, *, reply: str = "", headers: Headers | None = None, via: object = None
+    ) -> None:
         await asyncio.sleep(0.03)
-        await super().publish(subject, data, reply=reply, headers=headers)
+        await super().publish(subject, data, reply=reply, headers=headers, via=via)
 
 
 class SlowServer(MemoryServer):

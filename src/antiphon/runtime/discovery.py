@@ -63,7 +63,8 @@ class Discovery:
             return
         reply = {"type": f"io.nats.micro.v1.{verb.lower()}_response", **self._head, **answers[verb]()}
         try:
-            await self._bus.transport.publish(delivery.reply, orjson.dumps(reply))
+            transport = self._bus.transport
+            await transport.publish(delivery.reply, orjson.dumps(reply), via=transport.way_of(delivery))
         except AntiphonError as error:
             self._bus.counters.refuse(error.code)
 
