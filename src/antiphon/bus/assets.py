@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from antiphon.bus.protocol import Bucket, CounterStream
+from antiphon.bus.protocol import Bucket, CounterStream, JournalStream
 
 REGISTRY: Final = Bucket(
     name="antiphon-registry",
@@ -66,3 +66,20 @@ def identity_of(prefix: str) -> Bucket:
 def counters_of(prefix: str) -> CounterStream:
     """Return the counters of one fabric: one subject a caller and window, kept for two windows."""
     return CounterStream(f"{prefix}-counters", f"{prefix}.v1.limit.count.>", keep_ms=180_000, counters_max=200_000)
+
+
+def jobs_of(prefix: str) -> JournalStream:
+    """Return what is kept of the jobs of one fabric: their masters' records, and what nodes have reported, a day.
+
+    Nodes write it, each on subjects of its own. Of each subject the last message is enough, so that a reader needs one
+    question and progress costs no room. A job's state is a fold over these (`decide/job.py`).
+    """
+    return JournalStream(
+        name=f"{prefix}-jobs",
+        subjects=f"{prefix}.v1.job.>",
+        description="jobs: their records by masters, reports by nodes",
+        keep_ms=24 * 3_600_000,
+        bytes_max=512 * 1024 * 1024,
+        message_bytes_max=1024 * 1024,
+        per_subject_max=1,
+    )

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import structlog
 
+from antiphon.bus.memory_journal import MemoryJournal, MemoryLog
 from antiphon.bus.protocol import (
     NO_RESPONDERS,
     STATUS,
@@ -24,6 +25,7 @@ from antiphon.bus.protocol import (
     Delivery,
     Entry,
     Headers,
+    JournalStream,
     KeyValue,
     Receive,
     Take,
@@ -239,6 +241,7 @@ class MemoryServer:
         self.pending_max = pending_max
         self.buckets: dict[str, MemoryBucket] = {}
         self.counters: dict[str, dict[str, int]] = {}
+        self.logs: dict[str, MemoryLog] = {}
         self._dice = random.Random(seed)  # noqa: S311 - repeatable choice of a queue member, no secret
         self._exact: dict[str, list[MemorySubscription]] = {}
         """Those without wildcards, by subject: most of them, found at once."""
@@ -270,6 +273,9 @@ class MemoryServer:
 
     def route(self, delivery: MemoryDelivery, sender: str = "") -> int:
         """Hand a message to every subscriber and to one of each queue group; return how many are to get it."""
+        for kept in self.logs.values():
+            if matches(kept.stream.subjects, delivery.subject):
+                self._store(kept, delivery, sender)
         groups: dict[tuple[str, str], list[MemorySubscription]] = {}
         singles: list[MemorySubscription] = []
         wild = (one for one in self._wild if matches(one.pattern, delivery.subject))
@@ -285,6 +291,12 @@ class MemoryServer:
             else:
                 self.network.carry(sender, subscription.party, delivery, subscription.offer)
         return len(chosen)
+
+    def _store(self, kept: MemoryLog, delivery: MemoryDelivery, sender: str) -> None:
+        if self.network is None:
+            kept.store(delivery.subject, delivery.data)
+        else:
+            self.network.carry(sender, "", delivery, lambda one: kept.store(one.subject, one.data))
 
 
 class MemoryTransport:
@@ -364,6 +376,11 @@ class MemoryTransport:
         """Open declared counters."""
         self.check()
         return MemoryCounter(self, self._server.counters.setdefault(stream.name, {}))
+
+    async def journal(self, stream: JournalStream) -> MemoryJournal:
+        """Open a declared stream."""
+        self.check()
+        return MemoryJournal(self, self._server.logs.setdefault(stream.name, MemoryLog(stream)))
 
     @property
     def asks_for_login(self) -> bool:

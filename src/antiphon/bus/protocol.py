@@ -120,6 +120,57 @@ class CounterStream:
     counters_max: int
 
 
+@dataclass(frozen=True, slots=True)
+class JournalStream:
+    """A declared stream of messages that are kept, see `bus.assets`; whoever may publish on its subjects writes it.
+
+    Attributes:
+        name: the stream's.
+        subjects: the pattern of subjects that it keeps.
+        description: what it is for.
+        keep_ms: how long a message is kept.
+        bytes_max: of all messages together; the oldest go first.
+        message_bytes_max: of one message; a larger one is not stored.
+        per_subject_max: messages of one subject; the oldest go first.
+    """
+
+    name: str
+    subjects: str
+    description: str
+    keep_ms: int
+    bytes_max: int
+    message_bytes_max: int
+    per_subject_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One message as a stream keeps it; sequences of one stream only grow."""
+
+    subject: str
+    sequence: int
+    data: bytes
+
+
+class Journal(Protocol):
+    """One connection's hold of a stream."""
+
+    async def append(self, subject: str, data: bytes, *, over: str | None = None, last: int = 0) -> int | None:
+        """Store and return the sequence, once the server has it.
+
+        With `over`, a pattern, only if the last sequence over all subjects that match it is `last` (0: there is none);
+        else None. Raises `NotConnected` where it may or may not have been stored.
+        """
+
+    async def last(self, *patterns: str) -> list[Stored]:
+        """Return the last message of each subject that matches a pattern, oldest first.
+
+        A message that was published a moment ago may not have been stored yet. Raises `Oversize` for more than 1,024
+        subjects, `NotConnected` without an answer.
+        """
+        ...
+
+
 class Counter(Protocol):
     """Counts that all connections share exactly."""
 
@@ -210,6 +261,10 @@ class Transport(Protocol):
 
     async def counter(self, stream: CounterStream) -> Counter:
         """Open declared counters, creating the stream where it is missing."""
+        ...
+
+    async def journal(self, stream: JournalStream) -> Journal:
+        """Open a declared stream, creating it where it is missing."""
         ...
 
     def way_of(self, delivery: Delivery) -> object:

@@ -26,6 +26,8 @@ from antiphon.bus.protocol import (
     CounterStream,
     Delivery,
     Headers,
+    Journal,
+    JournalStream,
     KeyValue,
     Receive,
     Subscription,
@@ -208,6 +210,10 @@ class BadgedTransport:
     async def counter(self, stream: CounterStream) -> Counter:
         """Open declared counters."""
         return await self._transport.counter(stream)
+
+    async def journal(self, stream: JournalStream) -> Journal:
+        """Open a declared stream."""
+        return await self._transport.journal(stream)
 
     async def renew(self) -> None:
         """Have nothing to change over: the next message carries the next badge."""
