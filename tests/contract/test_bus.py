@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import secrets
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, ClassVar
 
 import orjson
@@ -32,7 +30,7 @@ from antiphon.errors import (
 )
 from antiphon.messages.base import ANYONE, Fact, Kind, Message, Request, Route
 from antiphon.subjects import Template
-from fabrics import Buses, Fabric, MemoryFabric, NatsFabric, own_nats, until
+from fabrics import Buses, until
 
 
 class Told(Message):
@@ -64,32 +62,6 @@ class Rang(Fact):
     route = Route(Template("fact.rang.<writer>"), sent_by=ANYONE, read_by=ANYONE)
 
     number: int = 0
-
-
-@pytest.fixture(params=["memory", "nats"])
-def fabric(request: pytest.FixtureRequest) -> Fabric:
-    return MemoryFabric() if request.param == "memory" else NatsFabric(request.getfixturevalue("nats_server"))
-
-
-@pytest.fixture
-async def buses(fabric: Fabric) -> AsyncIterator[Buses]:
-    opened = Buses(fabric)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture(params=["memory", "nats"])
-async def losable(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Buses]:
-    """Buses on a server that may be killed."""
-    if request.param == "memory":
-        opened = Buses(MemoryFabric())
-        yield opened
-        await opened.close()
-        return
-    async with own_nats(tmp_path / "own") as fabric:
-        opened = Buses(fabric)
-        yield opened
-        await opened.close()
 
 
 async def echo(call: Call[Any]) -> None:

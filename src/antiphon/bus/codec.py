@@ -62,3 +62,8 @@ def reply_error(headers: Headers | None) -> AntiphonError | None:
     if headers.get(STATUS) == NO_RESPONDERS:
         return NoResponders("nobody listens there")
     return None
+
+
+def size_of(headers: Headers) -> int:
+    """Return how many bytes headers add to a message; the server ends the connection of one that is larger than all."""
+    return 12 + sum(len(f"{key}: {value}\r\n".encode()) for key, value in headers.items())

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import structlog
 
+from antiphon.bus.codec import size_of
 from antiphon.bus.memory_journal import MemoryJournal, MemoryLog
 from antiphon.bus.protocol import (
     NO_RESPONDERS,
@@ -337,8 +338,9 @@ class MemoryTransport:
     ) -> None:
         """Send; the receivers run later, never inside this call."""
         self.check()
-        if len(data) > self.payload_max:
-            raise Oversize(f"{len(data)} bytes; the server takes {self.payload_max}")
+        size_bytes = len(data) + (size_of(headers) if headers else 0)
+        if size_bytes > self.payload_max:
+            raise Oversize(f"{size_bytes} bytes; the server takes {self.payload_max}")
         delivery = MemoryDelivery(subject, reply, bytes(data), None if headers is None else dict(headers))
         if self._server.route(delivery, self.party) == 0 and reply:
             self._server.route(MemoryDelivery(reply, "", b"", {STATUS: NO_RESPONDERS}))
@@ -357,10 +359,13 @@ class MemoryTransport:
         return await self.subscribe(subject, receive)
 
     async def subscribe(self, subject: str, receive: Receive, *, queue: str | None = None) -> MemorySubscription:
-        """Receive what is published on a subject."""
-        self.check()
+        """Receive what is published on a subject; while the server is away, from when it is back."""
+        if self._closed:
+            self.check()
         subscription = self._server.subscribe(subject, receive, queue, self.party)
         self._subscriptions.append(subscription)
+        if self._severed:
+            self._server.forget(subscription)
         return subscription
 
     async def flush(self) -> None:

@@ -24,6 +24,7 @@ import structlog
 from nats.js.client import JetStreamContext
 
 from antiphon.bus.buckets import NatsWatch, open_bucket, open_counter
+from antiphon.bus.codec import size_of
 from antiphon.bus.dial import CONNECT_TIMEOUT_S, Calls, dial
 from antiphon.bus.endpoint import Endpoint
 from antiphon.bus.journals import open_journal
@@ -42,7 +43,7 @@ from antiphon.bus.protocol import (
     Subscription,
     Take,
 )
-from antiphon.bus.strict import StrictClient, size_of
+from antiphon.bus.strict import StrictClient
 from antiphon.errors import AntiphonError, NotAuthenticated, NotConnected, Oversize
 
 log = structlog.get_logger("antiphon.bus")
@@ -185,9 +186,10 @@ class NatsTransport:
         try:
             while not subscription.is_on(client := self._client):
                 await subscription.open(client)
-        except nats.errors.Error as error:
-            await subscription.drain()
-            raise NotConnected(f"not subscribed: {error}") from error
+        except nats.errors.ConnectionClosedError as error:
+            if self._is_closing:  # else it is opened on the next connection, as it would have been a moment earlier
+                self.forget(subscription)
+                raise NotConnected(f"not subscribed: {error}") from error
         return subscription
 
     def forget(self, subscription: NatsSubscription) -> None:

@@ -242,7 +242,10 @@ class Transport(Protocol):
         """
 
     async def subscribe(self, subject: str, receive: Receive, *, queue: str | None = None) -> Subscription:
-        """Receive what is published on a subject; of a queue group one member gets each message."""
+        """Receive what is published on a subject; of a queue group one member gets each message.
+
+        While there is no connection, this takes effect with the next one. Raises `NotConnected` after `close`.
+        """
         ...
 
     async def publish_each(self, ways: Sequence[tuple[str, str]], data: bytes) -> None:

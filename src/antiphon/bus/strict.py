@@ -249,8 +249,3 @@ class StrictClient(Client):
         )
         await self._send_command(PING_PROTO)
         await self._flush_pending()
-
-
-def size_of(headers: Headers) -> int:
-    """Return how many bytes headers add to a message; the server ends the connection of one that is larger than all."""
-    return 12 + sum(len(f"{key}: {value}\r\n".encode()) for key, value in headers.items())
