@@ -26,9 +26,9 @@ from antiphon import Client, Hit, Node
 from antiphon.app import MasterRole, embedded
 from antiphon.bus.bus import Bus
 from antiphon.bus.connect import connect as connect_with
-from antiphon.bus.dial import StrictClient
 from antiphon.bus.endpoint import resolve
 from antiphon.bus.server import EmbeddedServer
+from antiphon.bus.strict import StrictClient
 from antiphon.client import user_name
 from antiphon.decide.grants import Grants, Respond
 from antiphon.identity.connect import connect
@@ -197,6 +197,8 @@ class Arena:
     role: MasterRole
     home: Path
     operator: Bus
+    audited: list[IdentityAudited] = field(default_factory=list)
+    """All that the masters have told of identities."""
 
     @asynccontextmanager
     async def scene(self) -> AsyncIterator[Scene]:
@@ -211,12 +213,18 @@ async def opened(home: Path, **settings: Any) -> AsyncIterator[Arena]:
     async with embedded(home, Settings(**settings)) as (server, role):
         running = asyncio.ensure_future(role.run())
         operator = await connect(user_name(), kind=Kind.OPERATOR, data=home)
+        arena = Arena(server, role, home, operator)
+
+        async def note(fact: IdentityAudited, _keys: dict[str, str]) -> None:
+            arena.audited.append(fact)
+
+        await role.bus.hear(IdentityAudited, note)
         try:
-            yield Arena(server, role, home, operator)
+            yield arena
         finally:
             await operator.close()
             role.supervisor.stop()
-            await running
+            await running  # what is told at the end is heard, too: the bus is drained last
 
 
 async def _closed(client: StrictClient) -> None:

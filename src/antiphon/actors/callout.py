@@ -67,7 +67,7 @@ class CalloutDesk:
         self._of = identity
         self._clock = clock
         self._knocks = knocks or Knocks()
-        self._heads = heads or Headcount()
+        self._heads = Headcount() if heads is None else heads  # an empty one is false
         self._subscription: Subscription | None = None
         self._looking: set[asyncio.Task[None]] = set()
         self.answered = 0
