@@ -232,6 +232,7 @@ class Node:
             data=data,
             credentials=credentials,
         )
+        found = found or kept.claim_own(data, self.name, self.instance)
         if found is not None:
             bus.before_close(found.release)
         return bus

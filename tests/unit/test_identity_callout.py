@@ -184,7 +184,7 @@ def test_who_is_let_in() -> None:
     assert (answer["sub"], answer["aud"], answer["iss"]) == (USER.public, SERVER.public, ISSUER.public)
     assert {key: answer["nats"][key] for key in ("type", "version")} == {"type": "authorization_response", "version": 2}
     user = json.loads(jws.read(answer["nats"]["jwt"], HEADER, Role.ACCOUNT, issuer=ISSUER.public))
-    assert (user["sub"], user["aud"], user["name"]) == (USER.public, "APP", "node:docs:docs-1::")
+    assert (user["sub"], user["aud"], user["name"]) == (USER.public, "APP", "node:docs:docs-1:::")
     assert user["exp"] == (NOW_MS + 60_000) // 1_000
     assert user["nats"] == {
         "pub": {"allow": ["antiphon.v1.identity.token.docs"]},

@@ -231,12 +231,12 @@ def test_on_behalf_of(changed: dict[str, Any], reason: Reason | None) -> None:
 def test_what_a_login_may_do() -> None:
     whole = full(CLAIMS)
     assert whole.grants == grants(Kind.NODE, "docs", "docs-1")
-    assert (whole.label, whole.expires_ms) == (f"node:docs:docs-1:{CLAIMS.family}:{CLAIMS.jti}", 20_000)
+    assert (whole.label, whole.expires_ms) == (f"node:docs:docs-1:{CLAIMS.family}:{CLAIMS.jti}:", 20_000)
     by_key = replace(CLAIMS, kind=Kind.PUBLISHER, instance=None, family=None, key="k" * 16)
-    assert full(by_key).label == f"publisher:docs::{'k' * 16}:{CLAIMS.jti}"
+    assert full(by_key).label == f"publisher:docs::{'k' * 16}:{CLAIMS.jti}:"
     least = bootstrap(Kind.NODE, "docs", "docs-1", NOW_MS, source="s" * 16, prefix="mine")
     assert least.grants == Grants(publish=("mine.v1.identity.token.docs",), subscribe=("_I.docs.>",))
-    assert (least.label, least.expires_ms) == (f"node:docs:docs-1:{'s' * 16}:", NOW_MS + BOOTSTRAP_MS)
+    assert (least.label, least.expires_ms) == (f"node:docs:docs-1:{'s' * 16}::", NOW_MS + BOOTSTRAP_MS)
     assert "resp" not in least.grants.permissions()
     for name in ("*", "a.b", ">"):
         with pytest.raises(InvalidName):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import structlog
 
-from antiphon.actors.identity import IdentityActor
+from antiphon.actors.identity import IdentityActor, is_doubtful
 from antiphon.bus.protocol import Delivery, Subscription, Transport
 from antiphon.clock import Clock
 from antiphon.decide.headcount import Headcount, Place
@@ -30,8 +30,6 @@ from antiphon.identity.server_config import ASK
 log = structlog.get_logger("antiphon.identity")
 
 QUEUE = "antiphon-callout"
-UNKNOWN = frozenset({Reason.UNKNOWN_CREDENTIAL, Reason.UNKNOWN_IDENTITY, Reason.UNKNOWN_KEY_ID, Reason.REVOKED_FAMILY})
-"""Reasons that a newer book may not give."""
 BLAMELESS = frozenset(
     {Reason.MISSING, Reason.NO_PROOF, Reason.WRONG_CONNECTION, Reason.TOO_OFTEN, Reason.TOO_MANY_CONNECTIONS}
 )
@@ -109,8 +107,7 @@ class CalloutDesk:
 
     def _is_worth_a_look(self, request: AuthRequest, verdict: Login | Refusal) -> bool:
         return (
-            isinstance(verdict, Refusal)
-            and verdict.reason in UNKNOWN
+            is_doubtful(verdict)
             and len(self._looking) < LOOKING_MAX
             and self._knocks.may_look(request.client.host, self._clock.now_ms())
         )
@@ -160,7 +157,7 @@ class CalloutDesk:
 
     def _refused(self, request: AuthRequest, refusal: Refusal) -> None:
         if refusal.writes:
-            self._identity.revoke_reused(refusal)
+            self._identity.revoke_reused(refusal, lambda: self._judge(request))
         now_ms, audit = self._clock.now_ms(), self._identity.audit
         if refusal.reason not in BLAMELESS:
             self._knocks.failed(_knock(request), now_ms)

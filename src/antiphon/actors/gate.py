@@ -114,13 +114,18 @@ class Gate:
 
         def identity() -> IdentityActor:
             kicks = self if is_asked else None
-            self.actor = IdentityActor(bus, access, audit, self.vault, kicks=kicks, limits=limits, bounds=bounds)
-            return self.actor
+            return IdentityActor(
+                bus, access, audit, self.vault, kicks=kicks, limits=limits, bounds=bounds, opened=self._take
+            )
 
         await supervisor.start("identity", identity)
         await supervisor.start("identity-desk", lambda: IdentityDesk(bus, lambda: self.identity, bounds=bounds))
         if is_asked:
             await self._start_callout(supervisor, bus, limits.knocks, heads)
+
+    def _take(self, actor: IdentityActor) -> None:
+        """Judge by a new actor as soon as its book is complete; one that has crashed serves until then."""
+        self.actor = actor
 
     def kick(self, whom: Whom, why: str) -> None:
         """End every connection that is meant."""

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from importlib.metadata import version as installed
 from typing import Protocol
 
+import structlog
+
 from antiphon.actors.audit import Audit
 from antiphon.actors.kicker import Whom
 from antiphon.actors.ledger import Ledger
 from antiphon.bus.bus import Bus, Call
 from antiphon.decide import ring as rings
-from antiphon.decide.book import DENIED
+from antiphon.decide.book import DENIED, owner
 from antiphon.decide.headcount import HeadBounds
 from antiphon.decide.identities import (
     ApiKeyRecord,
@@ -29,10 +31,10 @@ from antiphon.decide.identities import (
 )
 from antiphon.decide.knocks import KnockBounds
 from antiphon.decide.limit import Limiter, Rate
-from antiphon.decide.login import DelegatedClaims, advice
+from antiphon.decide.login import DelegatedClaims, Login, advice
 from antiphon.decide.policy import Access
 from antiphon.decide.ring import Ring
-from antiphon.errors import NotAllowed, NotAuthenticated, NotConnected, Overloaded
+from antiphon.errors import AntiphonError, NotAllowed, NotAuthenticated, NotConnected, Overloaded
 from antiphon.identity.authority import Authority, Bought, Lives, Refusal, Write
 from antiphon.identity.jwks import make_ring, make_signing_key
 from antiphon.identity.proof import is_proved
@@ -54,10 +56,23 @@ from antiphon.messages.tokens import (
 from antiphon.runtime.actor import Actor, ActorBounds, answers
 from antiphon.runtime.views import View
 
+log = structlog.get_logger("antiphon.identity")
+
 SWEEP_MS = 600_000
 """How often records that say nothing any more are removed."""
 KEEP_MS = 86_400_000
 """How long they stay: what was refused lately can still be looked up."""
+DOUBTFUL = frozenset(
+    {
+        Reason.UNKNOWN_CREDENTIAL,
+        Reason.UNKNOWN_IDENTITY,
+        Reason.UNKNOWN_KEY_ID,
+        Reason.REUSED,
+        Reason.SUSPENDED,
+        Reason.WRONG_INSTANCE,
+    }
+)
+RETRY_MS = 1_000
 AGAIN_MS = 2_500
 """When somebody is kicked for the second time: the server waits two seconds for a callout's answer."""
 
@@ -99,8 +114,10 @@ class IdentityActor(Actor):
         kicks: Kicks | None = None,
         limits: IdentityBounds | None = None,
         bounds: ActorBounds | None = None,
+        opened: Callable[[IdentityActor], None] | None = None,
     ) -> None:
         super().__init__(bus, bounds=bounds)
+        self._opened = opened
         self.access = access
         self.audit = audit
         self.kicks = kicks
@@ -124,6 +141,8 @@ class IdentityActor(Actor):
             if await self.ledger.write_ring(seal_ring(fresh, self._vault.pepper, self._place)):
                 self.audit.tell("rotated", self.bus.name, why="first keys", credential=fresh.active.kid)
         self._is_open = True
+        if self._opened is not None:
+            self._opened(self)
         self._show()
         self.tell_after(SWEEP_MS, self._sweep)
 
@@ -137,19 +156,21 @@ class IdentityActor(Actor):
         return f"{self.bus.prefix}.ring"
 
     def _take_ring(self, sealed: bytes) -> None:
+        now_ms = self.bus.clock.wall_ms()
+        before = rings.verifying(self.authority.ring, now_ms) if self.authority.has_keys else ()
         self.authority.take_ring(unseal_ring(sealed, self._vault.pepper, self._place))
+        believed = {key.kid for key in rings.verifying(self.authority.ring, now_ms)}
+        for key in before:
+            if key.kid not in believed:
+                self._cut_off(Whom(credential=key.kid), "expelled")
 
-    def _changed(self, key: str, record: Record | None) -> None:
+    def _changed(self, key: str, before: Record | None, record: Record | None) -> None:
         """Take a change of the bucket: whoever is out by it is cut off, by every master that hears of it."""
         if not self._is_open:
             return
         if isinstance(record, IdentityRecord):
             self._show()
-            now_ms = self.bus.clock.wall_ms()
-            if record.status is Standing.SUSPENDED:
-                self._cut_off(Whom(record.name), "suspended")
-            elif record.not_before_ms and now_ms - record.not_before_ms < KEEP_MS:
-                self._cut_off(Whom(record.name), "revoked", is_twice=False)  # who comes after this is welcome
+            self._identity_changed(before if isinstance(before, IdentityRecord) else None, record)
         elif isinstance(record, FamilyRecord) and record.revoked is not None:
             self._cut_off(Whom(credential=record.id), record.revoked)
         elif isinstance(record, (ApiKeyRecord, InviteRecord)) and record.is_revoked:
@@ -157,7 +178,18 @@ class IdentityActor(Actor):
         elif key.startswith(f"{DENIED}.") and self.ledger.book.is_denied(jti := key.partition(".")[2]):
             self._cut_off(Whom(credential=jti), "revoked")
 
-    def _cut_off(self, whom: Whom, why: str, *, is_twice: bool = True) -> None:
+    def _identity_changed(self, before: IdentityRecord | None, record: IdentityRecord) -> None:
+        if record.status is Standing.SUSPENDED and (before is None or before.status is not Standing.SUSPENDED):
+            self._cut_off(Whom(record.name), "suspended")
+        if record.not_before_ms > (before.not_before_ms if before else 0):
+            # not by its name: who comes by what was made after this is welcome
+            book = self.ledger.book
+            held_ones: list[FamilyRecord | ApiKeyRecord] = list(book.owned(FamilyRecord, record.name))
+            for held in [*held_ones, *book.owned(ApiKeyRecord, record.name)]:
+                if held.created_ms < record.not_before_ms:
+                    self._cut_off(Whom(credential=held.id), "revoked")
+
+    def _cut_off(self, whom: Whom, why: str) -> None:
         """End connections now, and those that a callout let in while it had not heard of this yet."""
         if self.kicks is None:
             return
@@ -168,8 +200,7 @@ class IdentityActor(Actor):
             if self.kicks is not None and (found is None or found.status is Standing.SUSPENDED):
                 self.kicks.kick(whom, why)
 
-        if is_twice:
-            self.tell_after(AGAIN_MS, again)
+        self.tell_after(AGAIN_MS, again)
 
     def _show(self) -> None:
         found = {one.name: one for one in self.ledger.book.identities()}
@@ -184,14 +215,15 @@ class IdentityActor(Actor):
         self._limit(call.caller)
         if not is_proved(asked.nkey, asked.nonce, asked.credential, asked.proof):
             raise self.refused(Refusal(Reason.NO_PROOF, call.caller), call.caller, where="identity.token")
-        if not self.authority.knows(asked.credential, self.bus.clock.wall_ms()):
-            await self.freshen(asked.credential)
-        return await self._buy(
-            call.caller,
-            lambda: self.authority.exchange(
+
+        def decide() -> Bought | Refusal:
+            return self.authority.exchange(
                 asked.credential, asked.nkey, asked.instance, call.caller, self.bus.clock.wall_ms()
-            ),
-        )
+            )
+
+        if is_doubtful(decide()):
+            await self.freshen(asked.credential)
+        return await self._buy(call.caller, decide)
 
     @answers(Enrol)
     async def enrol(self, call: Call[Enrol]) -> TokenGrant:
@@ -219,7 +251,7 @@ class IdentityActor(Actor):
             await self.ledger.change(writes)
         except _Refused as refused:
             if refused.refusal.writes:
-                self.revoke_reused(refused.refusal)
+                self.revoke_reused(refused.refusal, decide)
             raise self.refused(refused.refusal, by, where="identity.token") from None
         claims = bought[0].claims
         self.audit.tell(
@@ -264,15 +296,31 @@ class IdentityActor(Actor):
         try:
             for key in self.authority.keys_of(credential, self.bus.clock.wall_ms()):
                 await self.ledger.read(key)
+                record = self.ledger.book.records.get(key)
+                if record is not None and not isinstance(record, IdentityRecord):
+                    await self.ledger.read(f"{IdentityRecord.area}.{owner(record)}")
         except NotConnected:
             return
 
-    def revoke_reused(self, refusal: Refusal) -> None:
-        """Write down that a family is revoked, because a token of it came twice."""
+    def revoke_reused(self, refusal: Refusal, decide: Callable[[], Bought | Login | Refusal]) -> None:
+        """Write down that a family is revoked, because a token of it came twice; `decide` says so again, or not."""
+        written: list[bool] = []
+
+        def writes() -> tuple[Write, ...]:
+            verdict = decide()
+            written[:] = [isinstance(verdict, Refusal) and bool(verdict.writes)]
+            return verdict.writes if isinstance(verdict, Refusal) else ()
 
         async def write() -> None:
-            await self.ledger.change(lambda: refusal.writes)
-            self.audit.tell("revoked", refusal.who, why=refusal.reason, by=self.bus.name, credential=refusal.credential)
+            try:
+                await self.ledger.change(writes)
+            except AntiphonError as error:
+                log.warning("identity.not_revoked", credential=refusal.credential, code=error.code)
+                self.tell_after(RETRY_MS, write)
+                return
+            if written == [True]:
+                by = self.bus.name
+                self.audit.tell("revoked", refusal.who, why=refusal.reason, by=by, credential=refusal.credential)
 
         self.tell(write)
 
@@ -351,6 +399,11 @@ class IdentityActor(Actor):
     async def deny(self, jti: str, until_ms: int) -> None:
         """Revoke one access token."""
         await self.ledger.deny(f"{DENIED}.{jti}", until_ms)
+
+
+def is_doubtful(verdict: Bought | Login | Refusal) -> bool:
+    """Whether a newer book may say something else: another master may have made or changed it this moment."""
+    return isinstance(verdict, Refusal) and verdict.reason in DOUBTFUL
 
 
 class _Refused(Exception):

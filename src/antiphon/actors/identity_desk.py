@@ -6,8 +6,9 @@ cannot overwrite each other. A secret is in exactly one answer and nowhere else.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from antiphon.actors.audit import What
 from antiphon.actors.identity import IdentityActor
@@ -41,6 +42,8 @@ from antiphon.messages.identities import (
 )
 from antiphon.runtime.actor import Actor, ActorBounds, answers
 from antiphon.subjects import is_master
+
+_JTI: Final = re.compile(r"[A-Za-z0-9_-]{22}")
 
 
 class IdentityDesk(Actor):
@@ -163,8 +166,10 @@ class IdentityDesk(Actor):
         what, serial = call.message.what, call.message.id
         who = "?"
         if what == "token":
-            if not serial.isascii() or not all(char.isalnum() or char in "-_" for char in serial):
-                raise Malformed("the id of a token is its `jti`: letters, digits, - and _")
+            if _JTI.fullmatch(serial) is None:
+                raise Malformed(
+                    "the id of a token is its `jti`, 22 characters; the audit names it where it was granted"
+                )
             lives = self._identity().limits.lives
             await self._identity().deny(serial, self.bus.clock.wall_ms() + lives.access_ms)
         else:

@@ -32,7 +32,10 @@ ORDERS_MAX = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Whom:
-    """Whose connections are meant: an identity's, one of its instances', or those by one credential or token."""
+    """Whose connections are meant: an identity's, one of its instances', or those by one credential.
+
+    A credential is an API key, an invite, a family, a token, or the key that signed the token, each by its id.
+    """
 
     name: str | None = None
     instance: str | None = None
@@ -131,5 +134,6 @@ def _meant(label: str, orders: dict[Whom, str]) -> Whom | None:
         Whom(user.name, user.instance),
         Whom(credential=user.source or None),
         Whom(credential=user.jti or None),
+        Whom(credential=user.kid or None),
     )
     return next((one for one in could_be if one in orders), None)

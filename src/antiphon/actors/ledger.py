@@ -37,7 +37,7 @@ class Ledger:
         self,
         bus: Bus,
         *,
-        changed: Callable[[str, Record | None], None],
+        changed: Callable[[str, Record | None, Record | None], None],
         ring: Callable[[bytes], None],
         tell: Callable[[Callable[[], Awaitable[None]]], None],
     ) -> None:
@@ -45,7 +45,8 @@ class Ledger:
 
         Args:
             bus: a master's bus.
-            changed: called with the key and the record (None: deleted) of every change, before anybody reads it.
+            changed: called with the key and the record before and after (None: not there) of every change, before
+                anybody reads it.
             ring: called with the sealed signing keys whenever they change.
             tell: puts work into the mailbox of the actor that holds the ledger.
         """
@@ -148,7 +149,7 @@ class Ledger:
             if value is not None:
                 self._ring(value)
         elif key != POLICY and (self.book.records.get(key) is not before or len(self.book.denied) > was_denied):
-            self._changed(key, self.book.records.get(key))
+            self._changed(key, before, self.book.records.get(key))
 
     async def _write_back(self, key: str, data: bytes) -> None:
         try:

@@ -100,6 +100,15 @@ class Book:
         alive = (r for r in self.owned(FamilyRecord, name) if families.is_alive(r, now_ms))
         return len({record.instance for record in alive} - {instance})
 
+    def idlest(self, name: str, instance: str | None, now_ms: int) -> FamilyRecord | None:
+        """Return that one of the other instances' living families which was used longest ago."""
+        alive = [
+            record
+            for record in self.owned(FamilyRecord, name)
+            if families.is_alive(record, now_ms) and record.instance != instance
+        ]
+        return min(alive, key=lambda record: record.rotated_ms, default=None)
+
     def is_denied(self, jti: str) -> bool:
         """Whether this one access token was revoked."""
         return jti in self.denied
@@ -107,7 +116,9 @@ class Book:
     def overdue(self, now_ms: int, keep_ms: int) -> list[str]:
         """Return keys of records that say nothing any more: of tokens and families that expired so long ago."""
         before = now_ms - keep_ms
-        old = [key for key, record in self.records.items() if _ended_ms(record) < before]
+        old = [
+            key for key, record in self.records.items() if _ended_ms(record) < (now_ms if _is_plain(record) else before)
+        ]
         return old + [f"{DENIED}.{jti}" for jti, expires_ms in self.denied.items() if expires_ms < before]
 
     def _get(self, kind: type[R], name: str) -> R | None:
@@ -139,6 +150,11 @@ def owner(record: Record) -> str:
     if isinstance(record, IdentityRecord):
         return record.name
     return record.node if isinstance(record, InviteRecord) else getattr(record, "identity", "")
+
+
+def _is_plain(record: Record) -> bool:
+    """Whether nobody will ask for a record when it is over: that of a process which an operator has vouched for."""
+    return isinstance(record, FamilyRecord) and record.idle_ms is not None and record.revoked is None
 
 
 def _ended_ms(record: Record) -> int:

@@ -65,8 +65,9 @@ def begin(
     nkey: str,
     now_ms: int,
     life: Life | None = None,
+    idle_ms: int | None = None,
 ) -> FamilyRecord:
-    """Return a new family whose first refresh token has this SHA-256."""
+    """Return a new family whose first refresh token has this SHA-256; `idle_ms` where it is to live shorter."""
     return FamilyRecord(
         id=serial,
         identity=identity,
@@ -75,7 +76,8 @@ def begin(
         current=digest,
         created_ms=now_ms,
         rotated_ms=now_ms,
-        expires_ms=now_ms + (life or Life()).idle_ms,
+        expires_ms=now_ms + (idle_ms or (life or Life()).idle_ms),
+        idle_ms=idle_ms,
     )
 
 
@@ -127,7 +129,7 @@ def _rotated(family: FamilyRecord, successor: str, now_ms: int, life: Life) -> F
         "current": successor,
         "previous": family.current,
         "rotated_ms": now_ms,
-        "expires_ms": now_ms + life.idle_ms,
+        "expires_ms": now_ms + (family.idle_ms or life.idle_ms),
     }
     return family.model_copy(update=changed)
 

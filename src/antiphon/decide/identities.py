@@ -117,6 +117,8 @@ class FamilyRecord(Record):
     created_ms: Count = 0
     rotated_ms: Count = 0
     expires_ms: Count
+    idle_ms: Count | None = None
+    """How long it lives without use; None: as long as families do. Shorter for what can begin anew at any time."""
     revoked: Label | None = None
     """Why it was revoked, None while it lives."""
 

@@ -10,7 +10,7 @@ A verdict is None for yes or the one `Reason` for no. Reasons are for audit; who
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hmac import compare_digest
 from typing import Final
 
@@ -41,6 +41,8 @@ class AccessClaims:
     instance: str | None = None
     family: str | None = None
     key: str | None = None
+    kid: str = field(default="", compare=False)
+    """Id of the key that signed it, where it was read; whoever makes one leaves it empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +71,17 @@ class Login:
     """Id of what it hangs on: a family, an API key or an invite."""
     jti: str = ""
     """Id of the access token, empty for a connection that may only ask for one."""
+    kid: str = ""
+    """Id of the key that signed the access token."""
 
     @property
     def label(self) -> str:
-        """The name of the connection's user on the server, `node:docs:docs-1:<source>:<jti>`, `publisher:web::...`.
+        """The connection's user on the server, `node:docs:docs-1:<source>:<jti>:<kid>`, `publisher:web::...`.
 
-        By it a connection is found when an identity, an instance, a credential or a single token is revoked.
+        By it a connection is found when an identity, an instance, a credential or a single token is revoked, or a
+        signing key expelled.
         """
-        return ":".join((self.kind, self.name, self.instance or "", self.source, self.jti))
+        return ":".join((self.kind, self.name, self.instance or "", self.source, self.jti, self.kid))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,22 +93,23 @@ class Labelled:
     instance: str | None
     source: str
     jti: str
+    kid: str
 
     @classmethod
     def of(cls, label: str) -> Labelled | None:
         """Return what a label says, None for a user that the callout has not let in: a master."""
         parts = label.split(":")
-        if len(parts) != 5 or parts[0] not in set(Kind):  # noqa: PLR2004 - as `Login.label` puts them together
+        if len(parts) != 6 or parts[0] not in set(Kind):  # noqa: PLR2004 - as `Login.label` puts them together
             return None
-        kind, name, instance, source, jti = parts
-        return cls(Kind(kind), name, instance or None, source, jti)
+        kind, name, instance, source, jti, kid = parts
+        return cls(Kind(kind), name, instance or None, source, jti, kid)
 
 
 def full(claims: AccessClaims, *, prefix: str = PREFIX) -> Login:
     """Return the login of an access token: all that its identity may do, until it expires."""
     rights = grants(claims.kind, claims.name, claims.instance, prefix=prefix)
     source = claims.family or claims.key or ""
-    return Login(claims.kind, claims.name, claims.instance, rights, claims.expires_ms, source, claims.jti)
+    return Login(claims.kind, claims.name, claims.instance, rights, claims.expires_ms, source, claims.jti, claims.kid)
 
 
 def bootstrap(

@@ -35,6 +35,8 @@ from antiphon.subjects import PREFIX, is_master
 
 MASTERS_OWN: Final = "mastersownbadges"
 """Stands where a badge names what it was bought with: a master's was not bought."""
+ENROLLED_LIVES: Final = 2
+"""Lives of an access token after which the unused family of an enrolled process is over: it can enrol again."""
 AREAS: Final = {Sort.API_KEY: "key", Sort.JOIN: "invite", Sort.REFRESH: "family"}
 
 
@@ -188,10 +190,6 @@ class Authority:
         source = f"family.{claims.family}" if claims.family else f"key.{claims.key}"
         return (f"id.{claims.name}", source)
 
-    def knows(self, credential: str, now_ms: int) -> bool:
-        """Whether the book has all that a credential hangs on."""
-        return all(key in self.book.records for key in self.keys_of(credential, now_ms))
-
     # -- tokens
 
     def exchange(self, credential: str, nkey: str, instance: str | None, caller: str, now_ms: int) -> Bought | Refusal:
@@ -232,8 +230,12 @@ class Authority:
         elif identity.status is not Standing.ACTIVE:
             return Refusal(Reason.SUSPENDED, name)
         if kind is Kind.NODE and self.book.others(name, instance, now_ms) >= identity.instances_max:
-            return Refusal(Reason.TOO_MANY_INSTANCES, name)
-        return self._begin(identity, instance, nkey, now_ms, writes)
+            # a process that was killed has not given its place back, and the operator's word is enough for another
+            idlest = self.book.idlest(name, instance, now_ms)
+            if idlest is not None:
+                writes.append(Write(families.revoke(idlest, "superseded"), self.book.revision(idlest.key)))
+        idle_ms = min(self.lives.family.idle_ms, ENROLLED_LIVES * self.lives.access_ms)
+        return self._begin(identity, instance, nkey, now_ms, writes, idle_ms=idle_ms)
 
     def speak_for(self, delegate: str, principal: str, now_ms: int) -> DelegatedClaims | Refusal:
         """Return what an on-behalf-of token is to say."""
@@ -339,7 +341,14 @@ class Authority:
         return self._begin(identity, instance, nkey, now_ms, writes)
 
     def _begin(
-        self, identity: IdentityRecord, instance: str | None, nkey: str, now_ms: int, writes: list[Write]
+        self,
+        identity: IdentityRecord,
+        instance: str | None,
+        nkey: str,
+        now_ms: int,
+        writes: list[Write],
+        *,
+        idle_ms: int | None = None,
     ) -> Bought:
         """Begin a family; one that the place had before is over, so that no two lines are one instance."""
         before = self.book.holder(identity.name, instance)
@@ -354,6 +363,7 @@ class Authority:
             nkey=nkey,
             now_ms=now_ms,
             life=self.lives.family,
+            idle_ms=idle_ms,
         )
         claims = self._claims(identity, instance, nkey, now_ms, family=family.id)
         return Bought(claims, (*writes, Write(family, 0)), refresh, Sort.JOIN)

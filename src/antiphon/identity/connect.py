@@ -204,7 +204,8 @@ def own_name(user: str, data: Path | None, credentials: Path | None) -> str:
 
 def local_operator(endpoint: Endpoint, data: Path | None) -> Path | None:
     """Return the credential of this machine's operator, if the endpoint is the server of a data directory here."""
-    for home in dict.fromkeys((*([data] if data else []), default_data_dir())):
+    homes = [default_data_dir()] if data is None else [data, default_data_dir()]
+    for home in homes:
         note = running(home)
         if note is not None and note.url in endpoint.urls and (home / files.OPERATOR).is_file():
             return home / files.OPERATOR

@@ -15,6 +15,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from antiphon.bus.home import prepare
 from antiphon.decide.identities import Nkey
 from antiphon.errors import InvalidSetting, Malformed, NotAuthenticated, SecretsUnusable
 from antiphon.identity.keypair import KeyPair, Role
@@ -111,6 +112,8 @@ def write(path: Path, credential: Credential) -> None:
     Raises `SecretsUnusable` for a folder that is open to others, and `InvalidSetting` where nothing can be written.
     """
     try:
+        if path.parent.name == FOLDER:
+            prepare(path.parent.parent)
         if not path.parent.is_dir():
             path.parent.mkdir(mode=0o700, exist_ok=True)
         if path.parent.name == FOLDER:

@@ -75,6 +75,12 @@ def claim(path: Path) -> Claim | None:
     return None
 
 
+def claim_own(data: Path | None, name: str, instance: str) -> Claim | None:
+    """Return the credential that an instance has just made, or was told to take, as this process's own."""
+    path = files.path_of(data or default_data_dir(), name, instance)
+    return claim(path) if path.is_file() else None
+
+
 def free_instance(data: Path | None, name: str, file: Path | None) -> Claim | None:
     """Return an instance of a node that this process may be: that of the given file, or one that was here before."""
     paths = [file] if file is not None else [path for path, _ in credentials_of(data, name)]

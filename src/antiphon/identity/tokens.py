@@ -156,6 +156,7 @@ def verify_access(token: str, keys: KeySet, audience: str, now_ms: int) -> Acces
         instance=found.instance,
         family=found.fam,
         key=found.key,
+        kid=_header(token).kid,
     )
 
 
@@ -215,8 +216,7 @@ def _verified(token: str, typ: str, model: type[C], *, keys: KeySet, audience: s
 def _key(token: str, typ: str, keys: KeySet, now_ms: int) -> Ed25519PublicKey | Reason:
     """Return the key that a token with our header names, or what is wrong with the header."""
     try:
-        # Read here and not by PyJWT first: its parser would follow a header of a thousand nested lists.
-        header = _Header.model_validate_json(decode64(token.partition(".")[0]))
+        header = _header(token)
     except (Malformed, ValidationError):
         return Reason.MALFORMED
     if header.alg != ALGORITHM:
@@ -225,6 +225,11 @@ def _key(token: str, typ: str, keys: KeySet, now_ms: int) -> Ed25519PublicKey | 
         return Reason.WRONG_TYPE
     public = keys.find(header.kid, now_ms)
     return Reason.UNKNOWN_KEY_ID if public is None else Ed25519PublicKey.from_public_bytes(public)
+
+
+def _header(token: str) -> _Header:
+    """Return the header; not read by PyJWT first, whose parser would follow one of a thousand nested lists."""
+    return _Header.model_validate_json(decode64(token.partition(".")[0]))
 
 
 def _untimely(claims: _Claims, audience: str, now_ms: int) -> Reason | None:
