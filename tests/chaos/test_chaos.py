@@ -26,7 +26,8 @@ async def test_every_answer_is_honest_and_on_time_whatever_is_struck(tmp_path: P
     assert made.load.wrong == []
     for blow in blows:
         if "node" in blow.name or "instances" in blow.name:
-            assert set(blow.tally) <= {"complete", "partial"}, f"a node fails no search: {blow}"
+            # on a busy machine a master may have too much to do, and says so at its door
+            assert set(blow.tally) <= {"complete", "partial", "overloaded"}, f"a node fails no search: {blow}"
     moved = {(fact.node, fact.state) for _, fact in made.load.moved}
     assert {(node, "open") for node in ("shop", "wiki")} <= moved, "a node that is away has its breaker open"
     assert {node for node, state in moved if state == "closed"} >= {"shop", "wiki"}, "and closed again"

@@ -77,7 +77,7 @@ async def test_an_order_from_outside_a_masters_inbox_cuts_nobody_off(fleet: Flee
     await client.bus.transport.flush()
     answer = await asking
     assert answer.coverage.timed_out == 1
-    assert (await client.search("whales", deadline_ms=300)).coverage.timed_out == 1, "and the node lives on"
+    assert (await client.search("whales", deadline_ms=1_000)).coverage.timed_out == 1, "and the node lives on"
 
 
 async def test_the_deadline_cuts_the_handler_off_and_is_counted_as_waste(fleet: Fleet) -> None:
@@ -85,7 +85,7 @@ async def test_the_deadline_cuts_the_handler_off_and_is_counted_as_waste(fleet: 
     stuck = Stuck()
     node = await fleet.node("stuck", stuck.search)
     client = await fleet.client()
-    await client.search("whales", deadline_ms=200)
+    await client.search("whales", deadline_ms=1_000)
     async with asyncio.timeout(10):
         await stuck.cut_off.wait()
     beats = await fleet.heard(HeartBeaten)
@@ -106,7 +106,7 @@ async def test_a_plain_handler_keeps_its_thread_and_when_all_are_kept_it_is_said
     client = await fleet.client()
     try:
         for _ in range(2):
-            assert (await client.search("hang", deadline_ms=200)).coverage.timed_out == 1
+            assert (await client.search("hang", deadline_ms=1_000)).coverage.timed_out == 1
         [line] = (await client.search("whales", deadline_ms=5_000)).nodes
         assert (line.outcome, line.code) == ("failed", "overloaded")
         assert line.took_us < 4_000_000, "nobody waits for a thread that does not come back"

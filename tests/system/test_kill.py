@@ -23,6 +23,9 @@ from antiphon.responder import NodeBounds
 from fabrics import NatsFabric, until
 from fleet import Fleet, fleet_on, found
 
+BUSY_S = 2.0
+"""How late a busy machine may be; a deadline that is not kept is ten seconds late, or never."""
+
 NODE = """
 import asyncio, sys
 import nats
@@ -135,7 +138,7 @@ async def test_a_node_killed_in_mid_search_leaves_a_partial_honest_answer_on_tim
     process.kill()
     answer = await asked
     took = time.perf_counter() - began
-    assert 0.5 < took < 1.3, "the deadline is kept"
+    assert 0.5 < took < 1 + BUSY_S, "the deadline is kept"
     assert lines(answer) == {"blog": ("answered", None), "shop": ("timed_out", "out_of_budget")}
     assert (answer.complete, answer.sufficient) == (False, True)
     assert [hit.title for hit in answer.hits] == ["whale songs"]
@@ -143,7 +146,7 @@ async def test_a_node_killed_in_mid_search_leaves_a_partial_honest_answer_on_tim
     # the server knows that nobody listens any more: the next answer does not wait
     again = await client.search("whales", deadline_ms=10_000)
     assert lines(again)["shop"] in {("failed", "no_responders"), ("skipped_open", "down")}
-    assert again.took_us < 1_000_000
+    assert again.took_us < 5_000_000
 
 
 async def test_with_a_second_instance_only_the_question_in_flight_suffers(fleet: Fleet, processes: Processes) -> None:
@@ -180,13 +183,13 @@ async def test_a_frozen_node_is_waited_for_until_the_deadline_then_skipped_then_
     os.kill(process.pid, signal.SIGSTOP)
     try:
         began = time.perf_counter()
-        answer = await client.search("whales", deadline_ms=250)
-        assert time.perf_counter() - began < 0.6
+        answer = await client.search("whales", deadline_ms=1_000)
+        assert time.perf_counter() - began < 1 + BUSY_S
         assert lines(answer) == {"blog": ("answered", None), "shop": ("timed_out", "out_of_budget")}
         await until(lambda: role.view.current.nodes["shop"].active == ())
         answer = await client.search("whales", deadline_ms=10_000)
         assert lines(answer)["shop"] == ("skipped_open", "down")
-        assert answer.took_us < 1_000_000, "who is down is not waited for"
+        assert answer.took_us < 5_000_000, "who is down is not waited for"
         (shop,) = [node for node in await client.nodes() if node.node == "shop"]
         assert shop.status == "down"
     finally:
@@ -264,7 +267,7 @@ async def test_a_server_killed_under_load_ends_every_question_by_its_deadline_an
     await until(lambda: outcomes["complete"] > before + 50, bound_s=20)
     stopped.set()
     await asyncio.gather(*askers)
-    assert longest_ms < deadline_ms + 500, outcomes
+    assert longest_ms < deadline_ms + BUSY_S * 1_000, outcomes
     assert set(outcomes) <= {"complete", "partial", "not_connected", "out_of_budget", "no_responders"}, outcomes
     answer = await client.search("whales")
     assert answer.complete
@@ -279,7 +282,7 @@ async def test_everything_stops_in_time_while_the_server_is_away(nats_fabric: Na
         assert (await client.search("whales")).complete
         await nats_fabric.lose()
         began = time.perf_counter()
-    assert time.perf_counter() - began < 5
+    assert time.perf_counter() - began < 5 + BUSY_S
 
 
 async def test_a_node_that_starts_before_any_master_joins_when_one_comes(
