@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from antiphon.bus.server import EmbeddedServer
 from arena import Arena, Scene, opened
-from fabrics import MemoryFabric, NatsFabric, own_nats
+from fabrics import Buses, Fabric, MemoryFabric, NatsFabric, own_nats
 from fleet import Fleet, fleet_on
 
 UNTROUBLED = {
@@ -43,6 +43,34 @@ async def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     else:
         async with own_nats(tmp_path / "nats") as fabric, fleet_on(fabric, **UNTROUBLED) as started:
             yield started
+
+
+@pytest.fixture(params=["memory", "nats"])
+def fabric(request: pytest.FixtureRequest) -> Fabric:
+    """Where buses are made: in memory, and the same on a real nats-server."""
+    return MemoryFabric() if request.param == "memory" else NatsFabric(request.getfixturevalue("nats_server"))
+
+
+@pytest.fixture
+async def buses(fabric: Fabric) -> AsyncIterator[Buses]:
+    """Buses of one test, closed after it."""
+    opened = Buses(fabric)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture(params=["memory", "nats"])
+async def losable(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Buses]:
+    """Buses on a server that may be killed."""
+    if request.param == "memory":
+        opened = Buses(MemoryFabric())
+        yield opened
+        await opened.close()
+        return
+    async with own_nats(tmp_path / "own") as fabric:
+        opened = Buses(fabric)
+        yield opened
+        await opened.close()
 
 
 @pytest.fixture

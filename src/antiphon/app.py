@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -252,7 +252,7 @@ async def up(settings: Settings, *, data: Path | None = None, started: asyncio.E
 
 
 @asynccontextmanager
-async def embedded(home: Path, settings: Settings) -> AsyncIterator[tuple[EmbeddedServer, MasterRole]]:
+async def embedded(home: Path, settings: Settings) -> AsyncGenerator[tuple[EmbeddedServer, MasterRole], None]:
     """Start the server of a data directory and a master that lets people in; this machine's user is its operator.
 
     The role has started and is the caller's to run; the server stops at the end. Secrets are made at the first start.

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -15,32 +13,7 @@ from antiphon.bus.bus import Bus
 from antiphon.bus.memory_journal import MemoryLog
 from antiphon.bus.protocol import Journal, JournalStream, Stored
 from antiphon.errors import AntiphonError, NotConnected, Oversize
-from fabrics import Buses, Fabric, MemoryFabric, NatsFabric, own_nats, until
-
-
-@pytest.fixture(params=["memory", "nats"])
-def fabric(request: pytest.FixtureRequest) -> Fabric:
-    return MemoryFabric() if request.param == "memory" else NatsFabric(request.getfixturevalue("nats_server"))
-
-
-@pytest.fixture
-async def buses(fabric: Fabric) -> AsyncIterator[Buses]:
-    opened = Buses(fabric)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture(params=["memory", "nats"])
-async def losable(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Buses]:
-    if request.param == "memory":
-        opened = Buses(MemoryFabric())
-        yield opened
-        await opened.close()
-        return
-    async with own_nats(tmp_path / "own") as fabric:
-        opened = Buses(fabric)
-        yield opened
-        await opened.close()
+from fabrics import Buses, until
 
 
 def kept(bus: Bus) -> JournalStream:

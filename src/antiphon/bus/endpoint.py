@@ -232,7 +232,7 @@ def _split(url: str, source: str) -> SplitResult:
         usable = parts.scheme in SCHEMES and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable, parts = False, SplitResult("", "", "", "", "")
-    if not usable or parts.query or parts.fragment or re.search(r"[\s\x00-\x1f]", url):
+    if not usable or parts.query or parts.fragment or "@" in parts.path or re.search(r"[\s\x00-\x1f]", url):
         raise InvalidSetting(f"{source} is no NATS URL: write nats://host:port, or tls, ws, wss")
     return parts
 
