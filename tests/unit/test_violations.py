@@ -11,15 +11,17 @@ from hypothesis import strategies as st
 
 from antiphon.actors.violations import ViolationFollower
 from antiphon.clock import LoopClock
+from antiphon.decide.grants import Grants
 from antiphon.decide.limit import Rate
-from antiphon.decide.login import Labelled
+from antiphon.decide.login import Labelled, Login
 from antiphon.decide.violations import Violations, read
 from antiphon.messages.base import Kind
 
 HEAD = "[13119] 2026/11/23 09:28:18.184544 [ERR] 127.0.0.1:43742 - cid:35 - "
 CLIENT = '"v2.16.0:python3:web" - '
-USER = '"APP/user:publisher:web::aaaaaaaaaaaaaaaa:jjjjjjjjjjjjjjjjjjjjjj" - '
-WHO = Labelled(Kind.PUBLISHER, "web", None, "a" * 16, "j" * 22)
+LOGIN = Login(Kind.PUBLISHER, "web", None, Grants((), ()), 0, "a" * 16, "j" * 22)
+USER = f'"APP/user:{LOGIN.label}" - '
+WHO = Labelled.of(LOGIN.label)
 PUBLISH = HEAD + CLIENT + USER + 'Publish Violation - Subject "foo.bar"'
 
 
@@ -51,7 +53,7 @@ def test_a_violation_is_read(line: str, what: str, subject: str) -> None:
         PUBLISH.replace("APP/", "OTHER/"),
         PUBLISH.replace("[ERR]", "[INF]"),
         PUBLISH.replace("publisher:web", "root:web"),
-        PUBLISH.replace("user:publisher:web::aaaaaaaaaaaaaaaa:jjjjjjjjjjjjjjjjjjjjjj", "user:UABC"),
+        PUBLISH.replace(LOGIN.label, "UABC"),
         HEAD + '"v:python3:x" - ' + PUBLISH,
     ],
 )
@@ -66,9 +68,8 @@ def go_quoted(text: str) -> str:
 
 @given(st.text(max_size=200), st.text(max_size=100))
 def test_whatever_a_client_calls_itself_it_is_the_label_that_counts(name: str, subject: str) -> None:
-    forged = (
-        name + '" - "APP/user:operator:boss:::" - Publish Violation - Subject "x"\n' + PUBLISH.replace("web", "boss")
-    )
+    accused = USER.replace("web", "boss")
+    forged = f'{name}" - {accused}Publish Violation - Subject "x"\n' + PUBLISH.replace("web", "boss")
     line = HEAD + go_quoted(f"v1:python3:{forged}") + " - " + USER + f"Publish Violation - Subject {go_quoted(subject)}"
     found = read(line, "APP")
     assert found is None or found.user == WHO

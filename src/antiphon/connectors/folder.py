@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -178,9 +179,9 @@ class Folder(Indexed):
     def _scan(self) -> dict[str, Stamp]:
         """Return the stamp of each file that is worth reading, by its path relative to the folder."""
         found, bytes_sum = dict[str, Stamp](), 0
-        for path, stat in _files(self._root, self._root):
-            found[path.relative_to(self._root).as_posix()] = (stat.st_mtime_ns, stat.st_size)
-            bytes_sum += stat.st_size if stat.st_size <= self.file_bytes_max else 0
+        for path, state in _files(self._root, self._root):
+            found[path.relative_to(self._root).as_posix()] = (state.st_mtime_ns, state.st_size)
+            bytes_sum += state.st_size if state.st_size <= self.file_bytes_max else 0
             if len(found) > self.files_max:
                 raise ContentUnreadable(f"{self.path} holds more than files_max = {self.files_max} files")
             if bytes_sum > self.bytes_max:
@@ -201,7 +202,7 @@ class Folder(Indexed):
 
     def _read(self, file: str, time_ms: int) -> Iterator[Entry]:
         path = self._root / file
-        text = _text(path, self.file_bytes_max)
+        text = _text(path, self._root, self.file_bytes_max)
         url = self._url(file)
         for section in _sections(path, text):
             mark = f"#{section.fragment}" if section.fragment else ""
@@ -252,14 +253,27 @@ def _stays_inside(path: Path, child: os.DirEntry[str], root: Path) -> bool:
         return False
 
 
-def _text(path: Path, bytes_max: int) -> str:
+def _is_below(handle: int, path: Path, root: Path) -> bool:
+    """Whether what was opened is a regular file below the root.
+
+    It was when the folder was listed; somebody may have put a link or a pipe in its place since.
+    """
+    opened, real = os.fstat(handle), path.resolve(strict=True)
+    return stat.S_ISREG(opened.st_mode) and real.is_relative_to(root) and os.path.samestat(opened, real.stat())
+
+
+def _text(path: Path, root: Path, bytes_max: int) -> str:
     """Return the text of a file.
 
     Raises:
-        _SkippedError: it is too large, unreadable, binary or in another encoding.
+        _SkippedError: it leads out of the root, is too large, unreadable, binary or in another encoding.
     """
     try:
-        with path.open("rb") as stream:
+        # not blocking: a pipe would never let go
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(handle, "rb") as stream:
+            if not _is_below(handle, path, root):
+                raise _SkippedError("leads_out")
             content = stream.read(bytes_max + 1)
     except OSError as error:
         raise _SkippedError("unreadable") from error
