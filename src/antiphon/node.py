@@ -36,7 +36,6 @@ from pydantic import ValidationError
 from antiphon import logs, subjects
 from antiphon.bus.bus import Bus
 from antiphon.bus.codec import first_reason
-from antiphon.decide.policy import Verify
 from antiphon.errors import InvalidSetting
 from antiphon.identity import kept
 from antiphon.identity.connect import Wanted, connect
@@ -49,6 +48,9 @@ from antiphon.runtime.loop import run
 from antiphon.runtime.supervisor import Supervisor
 
 log = structlog.get_logger("antiphon.node")
+
+if TYPE_CHECKING:
+    from antiphon.decide.policy import Verify
 
 H = TypeVar("H", bound=SearchHandler)
 

@@ -13,7 +13,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import structlog
 
@@ -35,8 +35,6 @@ from antiphon.bus.codec import (
 from antiphon.bus.gather import Gather, OnReply
 from antiphon.bus.protocol import Delivery, Headers, Subscription, Transport
 from antiphon.clock import Clock, LoopClock
-from antiphon.decide.grants import Grants
-from antiphon.decide.policy import Verify
 from antiphon.errors import (
     AntiphonError,
     InvalidReply,
@@ -50,6 +48,10 @@ from antiphon.errors import (
 from antiphon.messages.base import Fact, Message, Request
 
 log = structlog.get_logger("antiphon.bus")
+
+if TYPE_CHECKING:  # what a registry is made of, which a node has no use for
+    from antiphon.decide.grants import Grants
+    from antiphon.decide.policy import Verify
 
 M = TypeVar("M", bound=Message)
 R = TypeVar("R", bound=Message)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -23,17 +23,13 @@ from antiphon.bus.connect import prefix_of
 from antiphon.bus.endpoint import Endpoint, resolve
 from antiphon.bus.home import default_data_dir, running
 from antiphon.decide.grants import grants
-from antiphon.decide.identities import Reason
-from antiphon.decide.login import DelegatedClaims, advice
-from antiphon.errors import AntiphonError, InvalidSetting, NotAllowed
+from antiphon.decide.login import DelegatedClaims
+from antiphon.errors import InvalidSetting
 from antiphon.identity import credential as files
 from antiphon.identity import kept, opaque
-from antiphon.identity.badge import BadgedTransport, Reader
-from antiphon.identity.jwks import KeySet, read_document
 from antiphon.identity.opaque import Sort
 from antiphon.identity.session import Place, Session, Source
-from antiphon.identity.sources import FileSource, JoinSource, KeySource, LocalSource, wall_ms
-from antiphon.identity.tokens import verify_on_behalf
+from antiphon.identity.sources import FileSource, JoinSource, KeySource, LocalSource
 from antiphon.messages.base import Kind
 
 FILE_VARIABLE: Final = "ANTIPHON_CREDENTIALS"
@@ -102,14 +98,20 @@ async def connect(
     granted = session.grant
     assert granted is not None, "the transport has logged in with it"
     bus.rights = grants(granted.kind, granted.name, granted.instance, prefix=place.prefix)
-    keys = Keys(session, place.prefix)
-    bus.verify = keys.verify
+    bus.verify = partial(_verify, session, place.prefix)
     if not bus.transport.asks_for_login:
-        reader = Reader(keys.now, place.prefix, wall_ms)
-        bus.transport = BadgedTransport(bus.transport, lambda: session.badge, reader)
+        from antiphon.identity.held_keys import badged  # noqa: PLC0415 - costs 5 MB, which few processes need
+
+        bus.transport = badged(bus.transport, session, place.prefix)
     session.begin(bus)
     _sessions[bus] = session
     return bus
+
+
+def _verify(session: Session, prefix: str, token: str, caller: str) -> DelegatedClaims:
+    from antiphon.identity.held_keys import held_keys  # noqa: PLC0415 - as above: few processes are asked for somebody else
+
+    return held_keys(session, prefix).verify(token, caller)
 
 
 _sessions: WeakKeyDictionary[Bus, Session] = WeakKeyDictionary()
@@ -118,34 +120,6 @@ _sessions: WeakKeyDictionary[Bus, Session] = WeakKeyDictionary()
 def session_of(bus: Bus) -> Session | None:
     """Return the session that a bus stands on, None where the server asks for none."""
     return _sessions.get(bus)
-
-
-class Keys:
-    """The keys that came with the last token, read once."""
-
-    def __init__(self, session: Session, prefix: str) -> None:
-        self._session = session
-        self._prefix = prefix
-        self._read: tuple[str, KeySet] = ("", KeySet(()))
-
-    def now(self) -> KeySet:
-        """Return them; none where the document is not the issuer's."""
-        granted = self._session.grant
-        if granted is not None and granted.keys != self._read[0]:
-            found = KeySet(())
-            with suppress(AntiphonError):
-                found = read_document(granted.keys, granted.issuer, self._prefix, wall_ms())
-            self._read = (granted.keys, found)
-        return self._read[1]
-
-    def verify(self, token: str, caller: str) -> DelegatedClaims:
-        """Return what an on-behalf-of token says that `caller` presents; raises `NotAllowed`."""
-        claims = verify_on_behalf(token, self.now(), self._prefix, wall_ms())
-        if isinstance(claims, Reason):
-            raise NotAllowed(advice(claims))
-        if claims.delegate != caller:
-            raise NotAllowed(advice(Reason.WRONG_NAME))
-        return claims
 
 
 def source_of(place: Place, wanted: Wanted, data: Path | None) -> Source | None:
