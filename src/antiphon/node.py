@@ -28,7 +28,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 from pydantic import ValidationError
@@ -47,10 +47,10 @@ from antiphon.runtime.discovery import Discovery
 from antiphon.runtime.loop import run
 from antiphon.runtime.supervisor import Supervisor
 
-log = structlog.get_logger("antiphon.node")
-
 if TYPE_CHECKING:
     from antiphon.decide.policy import Verify
+
+log = structlog.get_logger("antiphon.node")
 
 H = TypeVar("H", bound=SearchHandler)
 
