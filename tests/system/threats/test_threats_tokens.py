@@ -5,12 +5,14 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from jwt.api_jws import PyJWS
+from pydantic import ConfigDict
 
 from antiphon.decide import families
 from antiphon.decide.identities import Reason
@@ -23,7 +25,7 @@ from antiphon.identity.tokens import verify_access
 from antiphon.messages.base import Kind
 from antiphon.messages.identities import KeysRotate
 from antiphon.messages.tokens import Enrol, KeysAsk
-from arena import EVERYTHING, Party, Scene, TrueForge, both, bought, drawn, first_word, forge, inbox, yes
+from arena import EVERYTHING, Party, Scene, TrueForge, both, bought, drawn, first_word, forge, inbox, opened, yes
 from forged import part, signed
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -43,6 +45,13 @@ def gullible(patch: pytest.MonkeyPatch, trust: Callable[[dict[str, Any], bytes, 
         return strict(token, typ, model, keys=keys, audience=audience, now_ms=now_ms)
 
     patch.setattr(tokens, "_verified", verified)
+    patch.setattr(tokens, "_Header", Lenient)
+
+
+class Lenient(tokens._Header):
+    """A header that may say anything."""
+
+    model_config = ConfigDict(extra="ignore")
 
 
 async def is_believed(scene: Scene, party: Party, token: str) -> bool:
@@ -241,21 +250,22 @@ async def test_t29_a_refresh_token_without_its_key(
 
 @both
 async def test_t30_a_token_of_a_key_that_has_leaked(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, is_defended: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_defended: bool
 ) -> None:
     """Attacker: whoever has got hold of a signing key. Wants: to go on making tokens after it was noticed.
 
     Defence: a key that is expelled is believed no more from that moment. Source: RFC 9700; NIST SP 800-57, 8.3.
     """
-    assert scene.role.gate is not None
-    authority = scene.role.gate.identity.authority
-    party = await scene.party()
-    forger, believed = forge(scene, party), authority.keys
-    assert await scene.is_let_in(party, forger.token())
-    await scene.operator.ask(KeysRotate(expel=forger.ring.active.kid))
-    if not is_defended:
-        monkeypatch.setattr(authority, "keys", believed)
-    assert await scene.is_let_in(party, forger.token()) is not is_defended
+    async with opened(tmp_path / "data") as arena, arena.scene() as scene:  # its own: an expulsion ends everybody
+        assert scene.role.gate is not None
+        authority = scene.role.gate.identity.authority
+        party = await scene.party()
+        forger, believed = forge(scene, party), authority.keys
+        assert await scene.is_let_in(party, forger.token())
+        await scene.operator.ask(KeysRotate(expel=forger.ring.active.kid))
+        if not is_defended:
+            monkeypatch.setattr(authority, "keys", believed)
+        assert await scene.is_let_in(party, forger.token()) is not is_defended
 
 
 @both
