@@ -7,25 +7,26 @@ has lost its memory finds it; leaves before it stops listening. While no master 
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from antiphon.bus.bus import Bus, Call
 from antiphon.decide import present
-from antiphon.decide.policy import Verify
-from antiphon.errors import AntiphonError, HandlerFailed, NotAllowed, Overloaded, UnknownMethod
+from antiphon.errors import AntiphonError, HandlerFailed, NotAllowed, UnknownMethod
 from antiphon.messages.base import Acknowledged, Message
 from antiphon.messages.handler import Query
 from antiphon.messages.lane import Load, NodeCancel, NodeFound, NodeSearch
 from antiphon.messages.ping import NodePing, NodePong
 from antiphon.messages.registry import HeartBeaten, NodeJoin, NodeLeave
 from antiphon.runtime.actor import Actor, ActorBounds, Encoded, answers, converses
-from antiphon.runtime.threads import Threads
+from antiphon.runtime.handlers import Handlers
+
+if TYPE_CHECKING:
+    from antiphon.decide.policy import Verify
 
 log = structlog.get_logger("antiphon.node")
 
@@ -76,9 +77,7 @@ class Responder(Actor):
         self._search = search
         self._verify = verify
         self._documents = documents
-        self._threads = Threads(self.node_bounds.threads_max, f"node:{bus.name}")
-        self._kept = 0
-        """Threads that run a handler for which nobody waits any more; it cannot be cut off."""
+        self._handlers = Handlers(self.node_bounds.threads_max, bus.name, instance)
         self._latency_us = 0.0
         self._made_ms = bus.clock.now_ms()
         self._heartbeat_ms = self.node_bounds.join_retry_ms
@@ -109,9 +108,7 @@ class Responder(Actor):
     async def stop(self, *, is_crashed: bool = False) -> None:
         """Stop as every actor does, then end the threads."""
         await super().stop(is_crashed=is_crashed)
-        self._threads.stop()
-        if self._threads.busy:
-            log.warning("node.handlers_left", node=self.bus.name, instance=self.instance, running=self._threads.busy)
+        self._handlers.stop()
 
     @property
     def load(self) -> Load:
@@ -174,7 +171,7 @@ class Responder(Actor):
         )
         began = self.bus.clock.now_us()
         try:
-            result = present.found(await self._run(self._search, query))
+            result = present.found(await self._handlers.run(self._search, query))
         except AntiphonError:
             raise
         except Exception as error:
@@ -188,45 +185,6 @@ class Responder(Actor):
         if left_out:
             log.warning("node.hits_left_out", node=self.bus.name, request=ask.request, left_out=left_out)
         return data
-
-    async def _run(self, handler: SearchHandler, query: Query) -> Any:
-        if inspect.iscoroutinefunction(handler):
-            return await handler(query)
-        result = await self._in_thread(handler, query)
-        return await result if inspect.isawaitable(result) else result
-
-    async def _in_thread(self, handler: SearchHandler, query: Query) -> Any:
-        """Run a plain handler in a thread, which it keeps until it returns, also when its question is cut off."""
-        if self._kept >= self.node_bounds.threads_max:
-            # waiting for a thread would cost the asker its deadline, and say nothing of why
-            text = f"all {self._kept} threads of {self.bus.name} run handlers that nobody waits for any more"
-            raise Overloaded(text, retry_after_ms=self.bounds.retry_after_ms)
-        loop = asyncio.get_running_loop()
-        is_running = is_kept = False
-
-        def ended() -> None:
-            nonlocal is_running
-            is_running = False
-            self._kept -= is_kept
-
-        def call() -> Any:
-            nonlocal is_running
-            is_running = True
-            try:
-                return handler(query)
-            finally:
-                with suppress(RuntimeError):  # the loop has ended: nobody counts any more
-                    loop.call_soon_threadsafe(ended)
-
-        try:
-            return await self._threads.run(call)
-        except asyncio.CancelledError:
-            if is_running:
-                is_kept = True
-                self._kept += 1
-                if self._kept == self.node_bounds.threads_max:
-                    log.warning("node.threads_kept", node=self.bus.name, instance=self.instance, threads=self._kept)
-            raise
 
     # -- keeping its place
 
