@@ -31,7 +31,7 @@ from antiphon.decide.saga_file import parse, reasons
 from antiphon.decide.saga_plan import checked, plan, problems
 from antiphon.errors import InvalidSaga
 from antiphon.messages.base import Message
-from antiphon.messages.saga import STEPS_MAX, SagaCompensation, SagaDefinition, SagaRetry, SagaStep
+from antiphon.messages.saga import SagaCompensation, SagaDefinition, SagaRetry, SagaStep
 from antiphon.messages.saga_desk import SagaProblem, SagaSubmit
 
 M = TypeVar("M", bound=Message)
@@ -59,7 +59,7 @@ class Saga:
         self.description = description
         self.deadline_ms = deadline_ms
         self.steps = tuple(steps)
-        _made(SagaDefinition, self._said((*self.steps, SagaStep(name="any", action="any"))[:STEPS_MAX]), f"saga {name}")
+        _made(SagaDefinition, self._said(self.steps or (SagaStep(name="first", action="first"),)), f"saga {name}")
 
     def step(
         self,

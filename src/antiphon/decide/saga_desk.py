@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
-from typing import Final
-
-from pydantic import ValidationError
+from typing import Final, cast
 
 from antiphon.decide.saga_plan import Pick, checked, settled
 from antiphon.decide.saga_state import UNRESOLVED, Leg, Saga, standing
-from antiphon.errors import AlreadySubmitted, InvalidSaga, Malformed, NotAllowed, UnknownSaga, WrongState
+from antiphon.errors import AlreadySubmitted, Malformed, NotAllowed, UnknownSaga, WrongState
+from antiphon.messages.base import Message
 from antiphon.messages.saga_desk import SagaOrder, SagaSubmit
 from antiphon.messages.saga_history import SagaOrdered, SagaStarted
 
@@ -31,7 +30,7 @@ ROUND_MAX: Final = 999
 
 def digest_of(ask: SagaSubmit) -> str:
     """Return the SHA-256 of what was submitted, in hexadecimal; neither its id nor whether anybody waits counts."""
-    said = ask.model_dump(mode="json", exclude_defaults=True, exclude={"id", "wait", "behalf"})
+    said = _said(ask.model_copy(update={"id": None, "wait": False, "behalf": None}))
     return sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -55,19 +54,16 @@ def begin(
     if ask.delay_ms and ask.start_at_ms:
         raise Malformed("SagaSubmit: either delay_ms or start_at_ms")
     definition = settled(checked(ask.definition, ask.input), pick)
-    try:
-        return SagaStarted(
-            definition=definition,
-            input=ask.input,
-            caller=caller,
-            delegate=delegate,
-            digest=digest_of(ask),
-            delay_ms=ask.delay_ms,
-            start_at_ms=ask.start_at_ms,
-            reply=reply if ask.wait else None,
-        )
-    except ValidationError as error:
-        raise InvalidSaga(f"cannot be kept: {error.error_count()} fields are out of bounds") from None
+    return SagaStarted(
+        definition=definition,
+        input=ask.input,
+        caller=caller,
+        delegate=delegate,
+        digest=digest_of(ask),
+        delay_ms=ask.delay_ms,
+        start_at_ms=ask.start_at_ms,
+        reply=reply if ask.wait else None,
+    )
 
 
 def check_same(saga: Saga, ask: SagaSubmit, caller: str) -> None:
@@ -146,3 +142,19 @@ def _check_sense(ask: SagaOrder, name: str, leg: Leg, *, is_pivot: bool) -> None
         raise WrongState(f"{name} was tried {ROUND_MAX} times: skip or resolve it")
     if ask.order == "resolve" and ask.outcome == "failed" and not is_pivot:
         raise WrongState(f"{name} is parked because it failed; only of a pivot it helps to know that it did")
+
+
+def _said(message: Message) -> dict[str, object]:
+    """Return the fields that are not at their default. Pydantic's own way takes a default that was said for none."""
+    found: dict[str, object] = {}
+    for name, field in type(message).model_fields.items():
+        value = _plain(getattr(message, name))
+        if field.is_required() or value != _plain(field.get_default(call_default_factory=True)):
+            found[name] = value
+    return found
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Message):
+        return _said(value)
+    return [_plain(one) for one in cast("tuple[object, ...]", value)] if isinstance(value, tuple) else value
