@@ -137,11 +137,10 @@ class NatsTransport:
     ) -> None:
         """Send; at most once, no acknowledgement. `via`: the connection that brought what this answers."""
         client = self._client
-        if via is not client and isinstance(via, StrictClient) and via in self._former:
-            client = via
-        if not client.is_connected:
+        if via is not client and isinstance(via, StrictClient) and via.is_connected:
+            client = via  # one that is replaced, or one that replaces and has brought something already
+        elif not client.is_connected:
             self.check()
-            client = self._client
         self._check_size(len(data) + (size_of(headers) if headers else 0))
         try:
             await client.publish(subject, data, reply, cast("dict[str, str] | None", headers))
@@ -198,6 +197,7 @@ class NatsTransport:
 
     async def flush(self) -> None:
         """Return when the server has seen everything sent so far."""
+        self.check()
         try:
             await self._client.flush(CONNECT_TIMEOUT_S)
         except (nats.errors.Error, TimeoutError) as error:

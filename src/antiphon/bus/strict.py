@@ -44,7 +44,7 @@ class Socket(TcpTransport):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._writer: asyncio.StreamWriter | None = None
-        self._is_aborted = False
+        self._is_aborted = self._is_closed = False
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
         """Connect."""
@@ -79,17 +79,25 @@ class Socket(TcpTransport):
 
     async def wait_closed(self) -> None:
         """Return when the socket is closed, in time."""
-        if self._writer is None or self._is_aborted:
+        if self._writer is None:
             return
-        with suppress(OSError):  # a TimeoutError is one, too
+        if self._is_aborted:  # after a handshake that has failed nobody says that it is closed
+            for _ in range(3):  # the loop closes it in its next turns
+                await asyncio.sleep(0)
+            return
+        try:
             async with asyncio.timeout(HANG_UP_S):
                 await self._writer.wait_closed()
-        self.abort()
+        except TimeoutError:
+            self.abort()
+        except OSError:
+            pass
+        self._is_closed = True
 
     def abort(self) -> None:
         """Close at once, and forget what was not sent."""
         self._is_aborted = True
-        if self._writer is not None:
+        if self._writer is not None and not self._is_closed:
             self._writer.transport.abort()
 
 
@@ -150,13 +158,38 @@ class StrictClient(Client):
     async def _process_op_err(self, e: Exception) -> None:
         self._lost.set()
         await super()._process_op_err(e)
+        self._forget()
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        try:
+            await super()._close(status, do_cbs)
+        finally:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Forget what was not sent, which would come too late, and let nobody wait for it or for an answer."""
+        self._pending.clear()  # pyright: ignore[reportUnknownMemberType] - nats-py's lists name no items
+        self._pending_data_size = 0
+        for answer in cast("list[asyncio.Future[bool]]", self._pongs):  # pyright: ignore[reportUnknownMemberType] - untyped
+            if not answer.done():
+                answer.set_exception(nats.errors.ConnectionClosedError())
+                answer.exception()  # a ping that nobody waits for is no error
+        flushes = cast("asyncio.Queue[asyncio.Future[None]] | None", self._flush_queue)
+        while flushes is not None and not flushes.empty():
+            written = flushes.get_nowait()
+            if not written.done():
+                written.set_result(None)
+
+    async def _send_command(self, cmd: bytes, priority: bool = False) -> None:
+        await super()._send_command(cmd, priority)
+        if self.is_closed:  # it was, while this waited for room
+            raise nats.errors.ConnectionClosedError
 
     async def end(self) -> None:
         """Have everything received that had arrived, send what is left, and disconnect; in time, and for good."""
         self.options["allow_reconnect"] = False
         if not (self.is_connected and await self._is_drained()):
-            self._pending.clear()  # pyright: ignore[reportUnknownMemberType] - nats-py's lists name no items
-            self._pending_data_size = 0
+            self._forget()
             if isinstance(self._transport, Socket):
                 self._transport.abort()
         with suppress(OSError, nats.errors.Error):
