@@ -13,7 +13,7 @@ from antiphon import Client, Hit
 from antiphon.actors.breaker import BreakerActor
 from antiphon.app import MasterRole
 from antiphon.decide.breaker import State
-from antiphon.errors import UnknownNode
+from antiphon.errors import HandlerFailed, UnknownNode
 from antiphon.messages.breakers import BreakerMoved
 from antiphon.messages.search import Outcome, SearchAnswer
 from fabrics import MemoryFabric, own_nats, until
@@ -48,7 +48,7 @@ class Moody:
     async def __call__(self, _query: Any) -> list[Hit]:
         self.asked += 1
         if self.is_failing:
-            raise OSError("no")
+            raise HandlerFailed("no")  # any other error is logged with its traceback, which takes longer than WAIT_MS
         return [Hit(id="1", title="whale", text="whales")]
 
 
@@ -129,10 +129,11 @@ async def test_a_probe_that_fails_waits_again(fleet: Fleet) -> None:
     await fleet.node("blog", handler(Moody()))
     await fail(client, "blog")
     async with asyncio.timeout(20):
-        while [fact.state for fact in moved] != ["open", "half_open", "open"]:
+        while len(moved) < 3:
             await client.search("whales")
-    assert moved[-1].reason == "probe"
-    assert state_of(role, "blog") is State.OPEN
+    assert [fact.state for fact in moved[:3]] == ["open", "half_open", "open"]
+    assert moved[2].reason == "probe"
+    assert state_of(role, "blog") is not State.CLOSED
 
 
 async def test_two_masters_share_what_one_has_seen(fleet: Fleet) -> None:
@@ -144,8 +145,8 @@ async def test_two_masters_share_what_one_has_seen(fleet: Fleet) -> None:
     await until(lambda: all("blog" in role.view.current.nodes for role in roles))
     while not moved:
         await client.search("whales", nodes=["blog"])
+    moody.is_failing = False  # before any probe
     await until(lambda: all(state_of(role, "blog") is State.OPEN for role in roles))
-    moody.is_failing = False
     await until(lambda: all(state_of(role, "blog") is State.CLOSED for role in roles), 20)
     await until(lambda: len(moved) == 3)
     assert [fact.state for fact in moved] == ["open", "half_open", "closed"], "one of the two tells"

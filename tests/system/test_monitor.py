@@ -29,7 +29,7 @@ from fleet import Fleet, fleet_on, found
 QUICK: dict[str, Any] = {
     "heartbeat_ms": 300,
     "ping_ms": 100,
-    "ping_wait_ms": 150,
+    "ping_wait_ms": 300,
     "breaker_failures_max": 10**6,
     "breaker_rate_calls_min": 10**6,
     "caller_per_minute": 0,
