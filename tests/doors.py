@@ -11,7 +11,7 @@ import secrets
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import orjson
@@ -88,8 +88,9 @@ class Minted:
 class Door:
     """The server, its callout, and whoever came in; everything is closed at the end."""
 
-    def __init__(self, server: EmbeddedServer, vault: Vault) -> None:
+    def __init__(self, server: EmbeddedServer, vault: Vault, options: Options) -> None:
         self.server = server
+        self._options = options
         self.vault = vault
         self.ring = make_ring(wall_ms())
         self.shut: set[str] = set()
@@ -192,17 +193,16 @@ class Door:
     async def bring_back(self) -> None:
         """Start it again on its old port and data."""
         port = int(self.server.url.rpartition(":")[2])
-        self.server = await EmbeddedServer.start(
-            self.server.data, Options(port=port, more=configuration(self.vault.public))
-        )
+        self.server = await EmbeddedServer.start(self.server.data, replace(self._options, port=port))
 
 
 @asynccontextmanager
-async def door_at(data: Path) -> AsyncIterator[Door]:
-    """A server with its door, and everything that was opened closed at the end."""
+async def door_at(data: Path, more: str = "") -> AsyncIterator[Door]:
+    """A server with its door, and everything that was opened closed at the end; `more` lines of configuration."""
     vault = Vault.open(data)
-    server = await EmbeddedServer.start(data, Options(more=configuration(vault.public)))
-    door = Door(server, vault)
+    options = Options(more=f"{configuration(vault.public)}\n{more}")
+    server = await EmbeddedServer.start(data, options)
+    door = Door(server, vault, options)
     try:
         await door.serve()
         yield door

@@ -145,7 +145,8 @@ def context(endpoint: Endpoint) -> ssl.SSLContext | None:
         made = ssl.create_default_context(cafile=None if endpoint.ca is None else str(endpoint.ca))
         if endpoint.certificate is not None:
             key = endpoint.key or endpoint.certificate
-            made.load_cert_chain(str(endpoint.certificate), str(key))
+            # a password that opens nothing, because OpenSSL would ask a terminal for the right one
+            made.load_cert_chain(str(endpoint.certificate), str(key), password="")
     except (OSError, ssl.SSLError) as error:
         files = ", ".join(str(one) for one in (endpoint.ca, endpoint.certificate, endpoint.key) if one is not None)
         raise InvalidSetting(f"TLS cannot be set up with {files}: {type(error).__name__}") from None
