@@ -94,6 +94,10 @@ async def dial(endpoint: Endpoint, login: Login | None, *, name: str, inbox: str
 def _refusal(client: StrictClient, endpoint: Endpoint, errors: list[Exception], *, is_token: bool) -> AntiphonError:
     """Return what the errors of an attempt mean, of which the last but nats-py's summary says the most."""
     last = next((one for one in reversed(errors) if not isinstance(one, nats.errors.NoServersError)), errors[-1])
+    if isinstance(last, nats.errors.SecureConnWantedError):
+        return NotConnected(
+            f"the server at {endpoint.url} does not encrypt, and was told nothing: say nats://, and no CA"
+        )
     words = " ".join(str(error) for error in errors).lower()
     is_told = any(one in words for one in REFUSED)
     is_hung_up = isinstance(last, (OSError, nats.errors.UnexpectedEOF)) and not isinstance(last, FAR)
@@ -102,10 +106,6 @@ def _refusal(client: StrictClient, endpoint: Endpoint, errors: list[Exception], 
     if is_told or (client.asks_for_login and not isinstance(last, FAR) and FULL not in words):
         advice = "its masters' log says why" if is_token else "`antiphon login` gets a credential for this machine"
         return NotAuthenticated(f"the NATS server at {endpoint.url} does not let this process in: {advice}")
-    if isinstance(last, nats.errors.SecureConnWantedError):
-        return NotConnected(
-            f"the server at {endpoint.url} does not encrypt, and was told nothing: say nats://, and no CA"
-        )
     return NotConnected(f"no NATS server at {endpoint.url}: {str(last) or type(last).__name__}")
 
 
