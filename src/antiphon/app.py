@@ -229,7 +229,7 @@ async def master(
     if keys is None and local_operator(endpoint, data) is not None:
         keys = (data or default_data_dir()) / FOLDER
     vault = None if keys is None else Vault.load(keys)
-    role = await _role(name or master_name(), settings, endpoint, vault)
+    role = await master_role(name or master_name(), settings, endpoint, vault)
     await role.start()
     if role.gate is not None and keys is not None:
         await role.gate.introduce(keys.absolute().parent / credential.OPERATOR, user_name())
@@ -261,7 +261,7 @@ async def embedded(home: Path, settings: Settings) -> AsyncGenerator[tuple[Embed
     limits = AccountLimits(connections=settings.connections_max + ROOM_FOR_MASTERS)
     options = Options(more=server_config.configuration(vault.public, limits))
     async with await EmbeddedServer.start(home, options) as server:
-        role = await _role(subjects.MASTER, settings, resolve(server.url), vault)
+        role = await master_role(subjects.MASTER, settings, resolve(server.url), vault)
         await role.start()
         assert role.gate is not None, "it was given the secrets"
         await role.follow_violations(server.log)
@@ -269,12 +269,22 @@ async def embedded(home: Path, settings: Settings) -> AsyncGenerator[tuple[Embed
         yield server, role
 
 
-async def _role(name: str, settings: Settings, endpoint: At, vault: Vault | None) -> MasterRole:
-    """Return the role of a master on its own connection; with the fabric's secrets it decides who comes in."""
+async def master_role(
+    name: str, settings: Settings, endpoint: At, vault: Vault | None = None, *, sinks: Sequence[Sink] = ()
+) -> MasterRole:
+    """Return the role of a master on its own connection; with the fabric's secrets it decides who comes in.
+
+    Args:
+        name: `master` or `master-...`.
+        settings: its limits.
+        endpoint: the server.
+        vault: the secrets of the fabric; None for a server that lets everybody in.
+        sinks: where alerts go besides the log and the bus.
+    """
     logins = None if vault is None else Fixed(vault.master)
     bus = await connect(name, endpoint=endpoint, prefix=settings.prefix, bounds=settings.bus(), logins=logins)
     gate = None if vault is None else Gate(vault, endpoint)
-    return MasterRole(bus, settings, gate=gate, verify=None if gate is None else gate.verify)
+    return MasterRole(bus, settings, sinks=sinks, gate=gate, verify=None if gate is None else gate.verify)
 
 
 async def _until_told(role: MasterRole, server: EmbeddedServer | None = None) -> None:

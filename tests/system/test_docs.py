@@ -99,6 +99,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fabric]:
 @pytest.fixture
 def connected(here: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTIPHON_NATS", here.url())
+    monkeypatch.setenv("ANTIPHON_DATA", str(here.data))
 
 
 def is_active(made: Fabric, node: str) -> bool:

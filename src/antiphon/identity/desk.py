@@ -6,10 +6,10 @@ from antiphon.identity.desk import Desk
 
 async with Client() as operator:
     desk = Desk(operator.bus)
-    await desk.create("intranet", "publisher", groups=["staff"])
-    made = await desk.create_key("intranet", label="the web server in the cellar")
+    await desk.create("cellar", "publisher", groups=["staff"])
+    made = await desk.create_key("cellar", label="the web server in the cellar")
     assert made.key.startswith("ak_")  # shown this once
-    await desk.order("intranet", "suspend")
+    await desk.order("cellar", "suspend")
 ```
 """
 
