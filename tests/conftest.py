@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
 
 from antiphon.bus.server import EmbeddedServer
-from arena import Arena, Scene, opened
 from fabrics import Buses, Fabric, MemoryFabric, NatsFabric, own_nats
 from fleet import Fleet, fleet_on
+
+if TYPE_CHECKING:
+    from arena import Arena, Scene
 
 UNTROUBLED = {
     "caller_per_minute": 0,
@@ -87,6 +90,8 @@ async def nats_fabric(tmp_path: Path) -> AsyncIterator[NatsFabric]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def arena(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Arena]:
     """A secured fabric for the attacks of one module, which run on the module's loop."""
+    from arena import opened  # noqa: PLC0415 - other tests need no masters
+
     async with opened(tmp_path_factory.mktemp("arena") / "data") as one:
         yield one
 

@@ -77,6 +77,8 @@ class Files:
                     stdout=errors,
                     stderr=errors,
                     cwd=self.data,
+                    # it needs no variable of ours, and one may be a token, which all of its life would stand in /proc
+                    env={name: value for name, value in os.environ.items() if not name.startswith("ANTIPHON_")},
                     start_new_session=True,
                 )
         except OSError as error:
