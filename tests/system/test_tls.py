@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import shlex
+import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,6 +31,7 @@ from doors import door_at
 
 LANE = "antiphon.v1.node.docs.one.search"
 BOUND_S = 10
+PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 VARIABLES = ("ANTIPHON_TLS_CA", "ANTIPHON_TLS_CERT", "ANTIPHON_TLS_KEY")
 
 
@@ -269,3 +274,23 @@ def test_search_goes_through_tls_from_end_to_end(tmp_path: Path, authority: Auth
             assert server.url.startswith("tls://")
         finally:
             asyncio.run(server.stop())
+
+
+@pytest.fixture
+def by_hand(tmp_path: Path) -> Path:
+    """A folder in which the commands of the page have been run."""
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl here")
+    page = PAGE.read_text(encoding="utf-8")
+    block = re.search(r"<!-- tls: authority and server -->\n```sh\n(.*?)```", page, re.DOTALL)
+    assert block is not None
+    for line in block[1].splitlines():
+        subprocess.run(shlex.split(line), cwd=tmp_path, check=True, capture_output=True, timeout=BOUND_S)
+    return tmp_path
+
+
+async def test_the_commands_of_the_page_make_a_server_that_is_believed(by_hand: Path) -> None:
+    async with server_of(by_hand / "data", tls(Pair(by_hand / "server.pem", by_hand / "server.key"))) as url:
+        assert await encrypted(Endpoint(url, ca=by_hand / "ca.pem")) == "TLSv1.3"
+        with pytest.raises(NotConnected, match="its certificate is not accepted"):
+            await encrypted(Endpoint(url))
