@@ -17,8 +17,6 @@ END = "<!-- attacks end -->"
 _SAID = re.compile(
     r"Attacker: (?P<attacker>.+?) Wants: (?P<wants>.+?) Defence: (?P<defence>.+?) Source: (?P<source>.+)"
 )
-    r"Attacker: (?P<attacker>.+?) Wants: (?P<wants>.+?) Defence: (?P<defence>.+?) Source: (?P<source>.+)"
-)
 _NAMED = re.compile(r"test_t(\d\d)_(\w+)")
 
 
