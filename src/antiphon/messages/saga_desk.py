@@ -46,7 +46,9 @@ class SagaState(StrEnum):
     """A step could not be done or undone; it needs an operator."""
     COMPLETED = "completed"
     COMPENSATED = "compensated"
+    """It was turned back (`cause` says why), and what was done is undone, save what an operator left (`left`)."""
     ABANDONED = "abandoned"
+    """An operator ended it as it stood."""
 
 
 class SagaEventLine(Message):
