@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from antiphon.bus.server import find_binary
+
 ANTIPHON = (sys.executable, "-m", "antiphon")
 BOUND_S = 40.0
 """The machine may be busy; what is waited for takes less than a second."""
@@ -68,6 +70,15 @@ class Fabric:
         until(lambda: '"antiphon.up"' in self.log(process) or process.poll() is not None)
         assert process.poll() is None, self.log(process)
         return process
+
+    def open_server(self) -> str:
+        """Start a nats-server that asks nobody who he is, and return its URL."""
+        folder = self.data.parent / "server"
+        folder.mkdir()
+        ports = ("--ports_file_dir", str(folder))
+        self.start("-js", "-sd", str(folder), "-a", "127.0.0.1", "-p", "-1", *ports, command=[str(find_binary())])
+        until(lambda: any(path.read_text().endswith("}") for path in folder.glob("*.ports")))
+        return str(json.loads(next(iter(folder.glob("*.ports"))).read_text())["nats"][0])
 
     def url(self) -> str:
         return str(json.loads((self.data / "antiphon.json").read_text(encoding="utf-8"))["url"])

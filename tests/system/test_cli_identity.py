@@ -347,11 +347,7 @@ def test_a_production_server_with_two_masters(here: Fabric) -> None:
 
 
 def test_a_server_that_asks_nobody_is_open_and_doctor_says_so(here: Fabric) -> None:
-    folder = here.data.parent / "server"
-    folder.mkdir()
-    here.start("-js", "-sd", str(folder), "-p", "-1", "--ports_file_dir", str(folder), command=[str(find_binary())])
-    until(lambda: any(path.read_text().endswith("}") for path in folder.glob("*.ports")))
-    url = json.loads(next(iter(folder.glob("*.ports"))).read_text())["nats"][0]
+    url = here.open_server()
     master = here.start("run", "master", "--nats", url)
     until(lambda: '"master.serves"' in here.log(master))
     done = here.run("doctor", "-o", "json", "--nats", url)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_process import ANTIPHON, BOUND_S, Fabric, fabric
+from cli_process import ANTIPHON, BOUND_S, Fabric, fabric, until
 
 HOSTILE = r"""return [Hit(id="1", title="\x1b]0;pwned\x07\x1b[31mred\u202eder", url="http://x/\x1b[2J",
         snippet="one\r\ntwo\x9b31m three [bold]four[/bold] hostile")]"""
@@ -94,9 +94,11 @@ def test_nobody_is_4_where_no_master_listens(here: Fabric, nats_server: str) -> 
 
 def test_the_deadline_is_5(tmp_path: Path) -> None:
     with fabric(tmp_path) as made:
-        master = made.up()
+        url = made.open_server()  # where a master would be asked who comes in, nobody came in
+        master = made.start("run", "master", "--nats", url)
+        until(lambda: '"master.serves"' in made.log(master))
         master.send_signal(signal.SIGSTOP)
-        done = made.run("search", "choir", "--deadline", "300")
+        done = made.run("search", "choir", "--deadline", "300", "--nats", url)
         assert done.code == 5, done
         assert "no answer within 300 ms" in done.err
 

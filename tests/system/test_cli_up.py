@@ -90,7 +90,7 @@ async def test_a_node_and_a_client_come_back_after_kill_9(here: Fabric, tmp_path
     (tmp_path / "docs/one.md").write_text("# Antiphony\n\nA call and a response.\n", encoding="utf-8")
     first = here.up()
     here.serve("folder", str(tmp_path / "docs"))
-    async with Client(nats=here.url()) as client:
+    async with Client(nats=here.url(), data=here.data) as client:
         assert [hit.title for hit in (await client.search("response")).hits] == ["Antiphony"]
         first.kill()
         await asyncio.to_thread(first.wait, BOUND_S)
@@ -111,7 +111,7 @@ async def found(client: Client) -> bool:
         return False
 
 
-def test_a_prefix_makes_two_fabrics_on_one_server(here: Fabric, tmp_path: Path) -> None:
+def test_a_prefix_makes_another_fabric(here: Fabric, tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/one.md").write_text("# Antiphony\n\nA call and a response.\n", encoding="utf-8")
     here.environment["ANTIPHON_PREFIX"] = "x"
@@ -137,7 +137,8 @@ def test_a_prefix_makes_two_fabrics_on_one_server(here: Fabric, tmp_path: Path) 
     )
     assert done.stdout.split() == ["docs", "mine"]
     outside = here.run("search", "response", environment={"ANTIPHON_PREFIX": "antiphon"})
-    assert outside.code == 4, "nobody serves the other fabric"
+    assert outside.code == 2
+    assert "the fabric 'x'" in outside.err
     assert here.run("search", "response", environment={"ANTIPHON_PREFIX": "no token"}).code == 2
 
 

@@ -97,6 +97,10 @@ async def connect(
     bus = await connect_with(name, endpoint=endpoint, prefix=place.prefix, bounds=bounds, logins=session)
     granted = session.grant
     assert granted is not None, "the transport has logged in with it"
+    fabric = files.fabric_of(granted.access)
+    if fabric not in (None, place.prefix):
+        await bus.close()
+        raise InvalidSetting(f"this credential is for the fabric {fabric!r}: $ANTIPHON_PREFIX is {place.prefix!r}")
     bus.rights = grants(granted.kind, granted.name, granted.instance, prefix=place.prefix)
     bus.verify = partial(_verify, session, place.prefix)
     if not bus.transport.asks_for_login:

@@ -21,7 +21,7 @@ from antiphon.bus.bus import Bus
 from antiphon.bus.connect import connect
 from antiphon.bus.endpoint import Endpoint
 from antiphon.bus.protocol import Login
-from antiphon.errors import AntiphonError, NotAuthenticated
+from antiphon.errors import AntiphonError, InvalidSetting, NotAuthenticated, OutOfBudget
 from antiphon.identity.keypair import KeyPair
 from antiphon.identity.proof import prove
 from antiphon.messages.base import Kind
@@ -193,6 +193,11 @@ class Place:
                 text = f"this credential is not that of {self.name!r}: say whose it is, by --name or $ANTIPHON_NAME"
                 raise NotAuthenticated(text)
             return await bus.ask(ask, budget_ms=ASK_MS)
+        except OutOfBudget:
+            if getattr(bus.transport, "violations", 0):
+                text = f"the server's fabric is another one: $ANTIPHON_PREFIX is {self.prefix!r} here"
+                raise InvalidSetting(text) from None
+            raise
         finally:
             await bus.close()
 
