@@ -222,18 +222,24 @@ class Node:
         """
         found = None
         if self._is_drawn:
-            found = kept.free_instance(data, self.name, Wanted.of(credentials).file)
+            wanted = Wanted.of(credentials)
+            found = kept.free_instance(data, self.name, wanted.file, is_joining=wanted.token is not None)
         if found is not None and found.credential.instance is not None:
             self.instance = self._card["instance"] = found.credential.instance
-        bus = await connect(
-            self.name,
-            kind=Kind.NODE,
-            instance=self.instance,
-            nats=nats,
-            context=context,
-            data=data,
-            credentials=credentials,
-        )
+        try:
+            bus = await connect(
+                self.name,
+                kind=Kind.NODE,
+                instance=self.instance,
+                nats=nats,
+                context=context,
+                data=data,
+                credentials=credentials,
+            )
+        except BaseException:
+            if found is not None:
+                await found.release()
+            raise
         found = found or kept.claim_own(data, self.name, self.instance)
         if found is not None:
             bus.before_close(found.release)

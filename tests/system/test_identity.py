@@ -362,6 +362,49 @@ async def test_an_invitation_is_for_its_node_and_so_many_instances(here: Fabric)
         assert await here.heard("refused", who="docs", why=what)
 
 
+async def test_a_lost_answer_to_a_join_token_may_be_asked_for_again(
+    here: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await here.desk.invite("docs")
+    place = here.place("docs", Kind.NODE, "one")
+    path = files.path_of(here.machine("b"), "docs", "one")
+    seed = KeyPair.make(Role.USER).seed()
+    files.write(path, files.Credential(name="docs", kind=Kind.NODE, instance="one", seed=seed))
+    await place.ask(None, files.read(path).keypair, made.token)  # and the process dies before it is written down
+    monkeypatch.setenv("ANTIPHON_TOKEN", made.token)
+    node = await here.node(here.machine("b"))
+    assert node.instance == "one"
+    alive = [one for one in (await here.desk.get("docs")).families if one.revoked is None]
+    assert len(alive) == 1
+    assert (await here.desk.get("docs")).invites[0].instances_left == 0
+
+
+async def test_a_refused_join_leaves_nothing_behind(here: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = await here.desk.invite("docs")
+    await here.desk.revoke("invite", made.id)
+    monkeypatch.setenv("ANTIPHON_TOKEN", made.token)
+    with pytest.raises(NotAuthenticated):
+        await a_node().start(here.url, data=here.machine("b"))
+    assert list((here.machine("b") / "credentials").iterdir()) == []
+
+
+async def test_a_credential_is_one_instances_and_one_processes(here: Fabric) -> None:
+    _, _, path = await joined(here)
+    with pytest.raises(InvalidSetting, match="'one', not of 'two'"):
+        await a_node(instance="two").start(here.url, credentials=path)
+    node = a_node()
+    await node.start(here.url, credentials=path)
+    assert node.instance == "one"
+    with pytest.raises(InvalidSetting, match="another process"):
+        await a_node().start(here.url, credentials=path)
+    with pytest.raises(InvalidSetting, match="of 'docs', not of 'shop'"):
+        await a_node("shop").start(here.url, credentials=path)
+    await node.stop()
+    again = a_node()
+    await again.start(here.url, credentials=path)
+    await again.stop()
+
+
 async def test_instances_that_join_at_once_share_an_invitation_exactly(here: Fabric) -> None:
     made = await here.desk.invite("docs", instances=3)
     tries = [log_in(here.place("docs", Kind.NODE, f"at-{at}"), made.token, here.machine(f"at-{at}")) for at in range(6)]

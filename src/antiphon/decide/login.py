@@ -268,6 +268,7 @@ _ADVICE: Final = {
     Reason.REVOKED_INVITE: _INVITE,
     Reason.TOO_MANY_INSTANCES: _INVITE,
     Reason.INSTANCE_TAKEN: "another key is this instance: choose another, or ask an operator to revoke that one",
+    Reason.WRONG_KIND: "this name is that of another kind of identity: a name is of one kind only, choose another",
     Reason.NOT_A_DELEGATE: "this identity may not speak for others: an operator can make it a delegate",
 }
 

@@ -104,9 +104,9 @@ async def connect(
     bus.rights = grants(granted.kind, granted.name, granted.instance, prefix=place.prefix)
     bus.verify = partial(_verify, session, place.prefix)
     if not bus.transport.asks_for_login:
-        from antiphon.identity.held_keys import badged  # noqa: PLC0415 - costs 5 MB, which few processes need
+        from antiphon.identity.held_keys import put_on_badge  # noqa: PLC0415 - costs 5 MB, which few processes need
 
-        bus.transport = badged(bus.transport, session, place.prefix)
+        put_on_badge(bus, session, place.prefix)
     session.begin(bus)
     _sessions[bus] = session
     return bus
@@ -135,6 +135,9 @@ def source_of(place: Place, wanted: Wanted, data: Path | None) -> Source | None:
         found = files.read(wanted.file)
         if found.name != place.name:
             raise InvalidSetting(f"{wanted.file} is the credential of {found.name!r}, not of {place.name!r}")
+        if place.instance is not None and found.instance != place.instance:
+            which = f"instance {found.instance!r}, not of {place.instance!r}"
+            raise InvalidSetting(f"{wanted.file} is the credential of {which}")
         return FileSource(place, wanted.file)
     path = files.path_of(data or default_data_dir(), place.name, place.instance)
     if wanted.token is not None:

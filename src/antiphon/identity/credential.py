@@ -21,7 +21,7 @@ from antiphon.bus.home import prepare
 from antiphon.decide.identities import Nkey
 from antiphon.errors import InvalidSetting, Malformed, NotAuthenticated, SecretsUnusable
 from antiphon.identity.keypair import KeyPair, Role
-from antiphon.identity.private import check_private, locked, read_private, replace_private
+from antiphon.identity.private import check_private, lock_of, locked, read_private, replace_private
 from antiphon.messages.base import Count, Kind, Name
 from antiphon.subjects import token
 
@@ -133,6 +133,12 @@ def write(path: Path, credential: Credential) -> None:
         replace_private(path, credential.model_dump_json(indent=2, exclude_none=True) + "\n")
     except OSError as error:
         raise InvalidSetting(f"the credential {path} cannot be written: {error.strerror}") from error
+
+
+def discard(path: Path) -> None:
+    """Delete a credential, with the file that it was locked by."""
+    for one in (path, lock_of(path)):
+        one.unlink(missing_ok=True)
 
 
 class Held:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from antiphon.bus.home import default_data_dir
-from antiphon.errors import InvalidName, SecretsUnusable
+from antiphon.errors import InvalidName, InvalidSetting, SecretsUnusable
 from antiphon.identity import credential as files
 from antiphon.identity.credential import Credential
 from antiphon.identity.private import read_private, replace_private, try_lock
@@ -55,14 +55,17 @@ def chosen(data: Path | None) -> str | None:
     return name if files.path_of(home, name).is_file() else None
 
 
-def credentials_of(data: Path | None, name: str) -> Iterator[tuple[Path, Credential]]:
-    """Yield a node's credentials of all its instances here, those that hold something to log in with."""
+def credentials_of(data: Path | None, name: str, *, is_joining: bool = False) -> Iterator[Path]:
+    """Yield a node's credentials of all its instances here, those that hold something to log in with.
+
+    With a join token at hand also one that holds a key alone: that instance has asked, and its answer was lost.
+    """
     folder = (data or default_data_dir()) / files.FOLDER
     for path in sorted(folder.glob(f"{token(name)}.*.json")):
         with contextlib.suppress(SecretsUnusable):  # another one may be good; this one is told of when it is asked for
             found = files.read(path)
-            if found.name == name and found.kind is Kind.NODE and found.has_token:
-                yield path, found
+            if found.name == name and found.kind is Kind.NODE and (found.has_token or is_joining):
+                yield path
 
 
 def claim(path: Path) -> Claim | None:
@@ -81,7 +84,15 @@ def claim_own(data: Path | None, name: str, instance: str) -> Claim | None:
     return claim(path) if path.is_file() else None
 
 
-def free_instance(data: Path | None, name: str, file: Path | None) -> Claim | None:
-    """Return an instance of a node that this process may be: that of the given file, or one that was here before."""
-    paths = [file] if file is not None else [path for path, _ in credentials_of(data, name)]
+def free_instance(data: Path | None, name: str, file: Path | None = None, *, is_joining: bool = False) -> Claim | None:
+    """Return an instance of a node that this process may be: that of the given file, or one that was here before.
+
+    Raises `InvalidSetting` where another process has the given file.
+    """
+    if file is not None:
+        found = claim(file)
+        if found is None:
+            raise InvalidSetting(f"another process uses {file}: each instance has a credential of its own")
+        return found
+    paths = credentials_of(data, name, is_joining=is_joining)
     return next((found for path in paths if (found := claim(path)) is not None), None)

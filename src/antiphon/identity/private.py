@@ -103,13 +103,18 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def lock_of(path: Path) -> Path:
+    """Return the file beside a file that it is locked by."""
+    return path.with_name(f"{path.name}.lock")
+
+
 @asynccontextmanager
 async def locked(path: Path, wait_ms: int) -> AsyncGenerator[None]:
     """Hold the lock beside a file while the block runs; the system gives it back when this process ends.
 
     The lock file stays: removing it would race with a taker. Raises `OutOfBudget` when another holds it for longer.
     """
-    handle = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = os.open(lock_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         end = time.monotonic() + wait_ms / 1_000
         while not try_lock(handle):

@@ -66,14 +66,20 @@ class JoinSource:
     async def obtain(self, live: Bus | None, now_ms: int, *, but: str | None = None) -> Held:
         """Join once; from then on the file is enough."""
         path, place = self._file.path, self._place
-        if not path.exists():
+        is_new = not path.exists()
+        if is_new:
             # The key first: if the answer is lost, the same instance with the same key may ask again.
             seed = KeyPair.make(Role.USER).seed()
             files.write(path, Credential(name=place.name, kind=Kind.NODE, instance=place.instance, seed=seed))
         async with files.held(path) as held:
             found = held.credential
             if found.refresh is None:
-                grant = await place.ask(live, found.keypair, self._join)
+                try:
+                    grant = await place.ask(live, found.keypair, self._join)
+                except NotAuthenticated:
+                    if is_new:  # nothing was handed out for it
+                        files.discard(path)
+                    raise
                 held.replace(with_grant(found, grant))
                 return Held(found.keypair, grant, now_ms)
         return await self._file.obtain(live, now_ms, but=but)
