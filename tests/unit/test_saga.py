@@ -529,7 +529,7 @@ def test_what_is_no_ticket_is_none_so_that_each_has_one_spelling(text: str) -> N
     assert Ticket.parse(text) is None
 
 
-@given(st.builds(Ticket, st.integers(1, 99), st.sampled_from(Way), st.integers(1, 999)))
+@given(st.builds(Ticket, st.integers(1, 99), st.sampled_from([Way.FORTH, Way.BACK]), st.integers(1, 999)))
 def test_a_ticket_is_read_as_it_was_written(ticket: Ticket) -> None:
     assert Ticket.parse(str(ticket)) == ticket
 

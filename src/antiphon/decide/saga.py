@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from antiphon.decide.saga_log import Entry, Link, Ticket, Way
 from antiphon.decide.saga_plan import Plan, plan
@@ -105,22 +105,8 @@ Move = Append | Void
 def fold(saga: Saga, entry: Entry) -> Saga:
     """Return a saga with one more stored message; the order does not matter, and once is the same as twice."""
     assert entry.saga == saga.id, "an entry of another saga"
-    if entry.is_link:
-        saga = replace(saga, last=max(saga.last, entry.seq))
-    saga = replace(saga, newest_ms=max(saga.newest_ms, entry.at_ms))
-    match entry.event:
-        case None:
-            return replace(saga, is_foreign=True)
-        case SagaStarted() as start:
-            return _begun(saga, start, entry.at_ms)
-        case SagaEnded() as end:
-            return replace(saga, end=end, ended_ms=entry.at_ms)
-        case SagaOrdered() as said:
-            return _ordered(saga, Order(entry.nonce, entry.seq, entry.at_ms, said))
-        case _ if entry.ticket is not None:
-            return _ticketed(saga, entry, entry.ticket)
-        case _:  # the timer says nothing of the saga
-            return saga
+    last = max(saga.last, entry.seq) if entry.is_link else saga.last
+    return replace(saga, **_said(saga, entry), last=last, newest_ms=max(saga.newest_ms, entry.at_ms))
 
 
 def moves(saga: Saga, now_ms: int, dice: Dice = dice_of) -> tuple[Move, ...]:
@@ -364,35 +350,49 @@ class _Turn:
         return Append(ended(self.saga, self.plan, self.stand, state, self.cause), self.saga.last)
 
 
-def _begun(saga: Saga, start: SagaStarted, at_ms: int) -> Saga:
+def _said(saga: Saga, entry: Entry) -> dict[str, Any]:
+    """Return the fields of a saga that an entry changes; the timer says nothing of it."""
+    match entry.event:
+        case None:
+            return {"is_foreign": True}
+        case SagaStarted() as start:
+            return _begun(saga, start, entry.at_ms)
+        case SagaEnded() as end:
+            return {"end": end, "ended_ms": entry.at_ms}
+        case SagaOrdered() as order:
+            return {"orders": _ordered(saga, Order(entry.nonce, entry.seq, entry.at_ms, order))}
+        case _:
+            return {} if entry.ticket is None else _said_of(saga, entry, entry.ticket)
+
+
+def _said_of(saga: Saga, entry: Entry, ticket: Ticket) -> dict[str, Any]:
+    seq, at_ms = entry.seq, entry.at_ms
+    match entry.event:
+        case StepCommanded() as command:
+            return {"commands": _with(saga.commands, ticket, Command(ticket, entry.node, seq, at_ms, command))}
+        case StepOutcome() | StepVoided() as told:
+            return {"outcomes": _with(saga.outcomes, (ticket, entry.node), Stored(seq, at_ms, told))}
+        case SagaParked() as parked:
+            return {"parks": _with(saga.parks, ticket, Stored(seq, at_ms, parked))}
+        case SagaResumed() as resumed:
+            return {"resumes": _with(saga.resumes, ticket, Stored(seq, at_ms, resumed))}
+        case _:
+            return {}
+
+
+def _begun(saga: Saga, start: SagaStarted, at_ms: int) -> dict[str, Any]:
     try:
         laid_out = plan(start.definition)
     except InvalidSaga:  # it was checked before it was stored, by rules that this version does not know
         laid_out = None
     is_foreign = saga.is_foreign or laid_out is None or any(step.node is None for step in start.definition.steps)
-    return replace(saga, start=start, plan=laid_out, started_ms=at_ms, is_foreign=is_foreign)
+    return {"start": start, "plan": laid_out, "started_ms": at_ms, "is_foreign": is_foreign}
 
 
-def _ticketed(saga: Saga, entry: Entry, ticket: Ticket) -> Saga:
-    seq, at_ms = entry.seq, entry.at_ms
-    match entry.event:
-        case StepCommanded() as command:
-            stored = Command(ticket, entry.node, seq, at_ms, command)
-            return replace(saga, commands=_with(saga.commands, ticket, stored))
-        case StepOutcome() | StepVoided() as told:
-            return replace(saga, outcomes=_with(saga.outcomes, (ticket, entry.node), Stored(seq, at_ms, told)))
-        case SagaParked() as parked:
-            return replace(saga, parks=_with(saga.parks, ticket, Stored(seq, at_ms, parked)))
-        case SagaResumed() as resumed:
-            return replace(saga, resumes=_with(saga.resumes, ticket, Stored(seq, at_ms, resumed)))
-        case _:
-            return saga
-
-
-def _ordered(saga: Saga, order: Order) -> Saga:
+def _ordered(saga: Saga, order: Order) -> tuple[Order, ...]:
     if any(one.nonce == order.nonce for one in saga.orders):
-        return saga
-    return replace(saga, orders=tuple(sorted((*saga.orders, order), key=lambda one: one.seq)))
+        return saga.orders
+    return tuple(sorted((*saga.orders, order), key=lambda one: one.seq))
 
 
 def _with(mapping: Mapping[K, V], key: K, value: V) -> Mapping[K, V]:

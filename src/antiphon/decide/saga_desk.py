@@ -11,6 +11,7 @@ An order is judged twice. Here, so that whoever gives it hears at once why it ma
 from __future__ import annotations
 
 import json
+from functools import cache
 from hashlib import sha256
 from typing import Final, cast
 
@@ -146,12 +147,18 @@ def _check_sense(ask: SagaOrder, name: str, leg: Leg, *, is_pivot: bool) -> None
 
 def _said(message: Message) -> dict[str, object]:
     """Return the fields that are not at their default. Pydantic's own way takes a default that was said for none."""
-    found: dict[str, object] = {}
-    for name, field in type(message).model_fields.items():
-        value = _plain(getattr(message, name))
-        if field.is_required() or value != _plain(field.get_default(call_default_factory=True)):
-            found[name] = value
-    return found
+    defaults = _defaults(type(message))
+    said = {name: _plain(getattr(message, name)) for name in type(message).model_fields}
+    return {name: value for name, value in said.items() if name not in defaults or value != defaults[name]}
+
+
+@cache
+def _defaults(kind: type[Message]) -> dict[str, object]:
+    return {
+        name: _plain(field.get_default(call_default_factory=True))
+        for name, field in kind.model_fields.items()
+        if not field.is_required()
+    }
 
 
 def _plain(value: object) -> object:

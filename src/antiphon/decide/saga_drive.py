@@ -121,10 +121,11 @@ class Handling:
         self._is_armed = False
         self._reads = 0
         self._sent: Move | None = None
-        is_known = isinstance(entry.event, StepOutcome | StepVoided) and cached is not None
-        if isinstance(entry.event, SagaStarted) and not is_again:  # its first delivery: there was nothing before it
+        if is_again:
+            return
+        if isinstance(entry.event, SagaStarted):  # its first delivery: there was nothing before it
             self._saga = fold(cached or Saga(entry.saga), entry)
-        elif is_known and not is_again and cached is not None:
+        elif isinstance(entry.event, StepOutcome | StepVoided) and cached is not None:
             self._saga = fold(cached, entry)
 
     def next(self, now_ms: int) -> Effect:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from pydantic import ValidationError
 
@@ -58,23 +57,24 @@ PLACES: Final[dict[tuple[str, ...], tuple[type[Event], int]]] = {
 TOKENS_MIN: Final = 4
 
 
-class Way(StrEnum):
-    """Whether a step is to be done or undone."""
+class Way:
+    """Whether a step is to be done or undone, as it stands in a subject."""
 
-    FORTH = "f"
-    BACK = "b"
+    FORTH: Final = "f"
+    BACK: Final = "b"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Ticket:
+class Ticket(NamedTuple):
     """What one command is for: the step by its number from 1, which way, and how often it was commanded before.
 
+    A plain tuple, and the way a plain text: they are hashed some hundred times a saga.
+
     >>> Ticket.parse("2b3"), str(Ticket(2, Way.BACK)), str(Ticket(2, Way.BACK).next())
-    (Ticket(step=2, way=<Way.BACK: 'b'>, round=3), '2b', '2b2')
+    (Ticket(step=2, way='b', round=3), '2b', '2b2')
     """
 
     step: int
-    way: Way
+    way: str
     round: int = 1
 
     def __str__(self) -> str:
@@ -85,7 +85,7 @@ class Ticket:
     def parse(cls, text: str) -> Ticket | None:
         """Return the ticket of a subject token, or None for one that is none."""
         match = TICKET.fullmatch(text)
-        return None if match is None else cls(int(match[1]), Way(match[2]), int(match[3] or 1))
+        return None if match is None else cls(int(match[1]), match[2], int(match[3] or 1))
 
     def next(self) -> Ticket:
         """Return the ticket of the same for the round after this."""

@@ -315,21 +315,10 @@ def _leg(saga: Saga, ticket: Ticket, *, is_pivot: bool = False) -> Leg:
 
 def _round(saga: Saga, leg: Leg, ticket: Ticket, *, may_fail: bool) -> Leg:
     """Return a leg after one more round."""
-    command, told = saga.commands.get(ticket), saga.outcome(ticket)
+    command = saga.commands.get(ticket)
     if command is not None:
-        leg = replace(leg, ticket=ticket, first=leg.first or command, last=command, fate=Fate.RUNNING, is_ordered=False)
-    if told is not None:
-        said = told.said
-        leg = replace(
-            leg,
-            fate=Fate(said.outcome),
-            result=said.result if said.outcome == "succeeded" else None,
-            code=said.code,
-            text=said.text,
-            is_hopeless=said.outcome == "failed" and not said.retryable,
-            attempts=leg.attempts + said.attempts,
-            ended_ms=told.at_ms,
-        )
+        told = saga.outcomes.get((ticket, command.node))
+        leg = _commanded(leg, ticket, command, told)
     parked, resumed = saga.parks.get(ticket), saga.resumes.get(ticket)
     if parked is not None:
         code, text = leg.code or parked.said.code, leg.text or parked.said.text
@@ -337,6 +326,26 @@ def _round(saga: Saga, leg: Leg, ticket: Ticket, *, may_fail: bool) -> Leg:
         is_parked = resumed is None
         leg = replace(leg, ticket=ticket, fate=fate, code=code, text=text, is_parked=is_parked, ended_ms=parked.at_ms)
     return leg if resumed is None else _resumed(leg, ticket, resumed, may_fail=may_fail)
+
+
+def _commanded(leg: Leg, ticket: Ticket, command: Command, told: Stored[Outcome] | None) -> Leg:
+    """Return a leg whose round was commanded; what was said of the round before is said no more."""
+    first = leg.first or command
+    if told is None:
+        return Leg(ticket, Fate.RUNNING, first, command, attempts=leg.attempts)
+    said = told.said
+    return Leg(
+        ticket,
+        Fate(said.outcome),
+        first,
+        command,
+        result=said.result if said.outcome == "succeeded" else None,
+        code=said.code,
+        text=said.text,
+        is_hopeless=said.outcome == "failed" and not said.retryable,
+        attempts=leg.attempts + said.attempts,
+        ended_ms=told.at_ms,
+    )
 
 
 def _resumed(leg: Leg, ticket: Ticket, resumed: Stored[SagaResumed], *, may_fail: bool) -> Leg:
