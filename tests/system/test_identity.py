@@ -653,7 +653,7 @@ async def test_an_expelled_key_is_believed_no_more_and_everybody_heals(here: Fab
 async def second_master(here: Fabric) -> AsyncIterator[Any]:
     """A master with the same keys, as on another machine."""
     vault = Vault.load(here.home / "keys")
-    role = await composition._role("master-two", Settings(), resolve(here.url), vault)
+    role = await composition.master_role("master-two", Settings(), resolve(here.url), vault)
     await role.start()
     running = asyncio.ensure_future(role.run())
     try:
@@ -735,7 +735,7 @@ async def test_what_the_server_loses_while_masters_live_is_written_back(tmp_path
     vault = Vault.open(home)
     options = Options(more=configuration(vault.public))
     server = await EmbeddedServer.start(home, options)
-    role = await composition._role("master", Settings(), resolve(server.url), vault)
+    role = await composition.master_role("master", Settings(), resolve(server.url), vault)
     await role.start()
     assert role.gate is not None
     await role.gate.introduce(home / files.OPERATOR, "ops")

@@ -90,6 +90,8 @@ def free_instance(data: Path | None, name: str, file: Path | None = None, *, is_
     Raises `InvalidSetting` where another process has the given file.
     """
     if file is not None:
+        if files.read(file).name != name:
+            return None  # whoever connects with it is told
         found = claim(file)
         if found is None:
             raise InvalidSetting(f"another process uses {file}: each instance has a credential of its own")
