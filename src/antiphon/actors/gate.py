@@ -17,7 +17,7 @@ from antiphon import subjects
 from antiphon.actors.audit import Audit
 from antiphon.actors.callout import CalloutDesk
 from antiphon.actors.census import Census
-from antiphon.actors.identity import IdentityActor, IdentityBounds
+from antiphon.actors.identity import DOUBTFUL, IdentityActor, IdentityBounds
 from antiphon.actors.identity_desk import IdentityDesk
 from antiphon.actors.kicker import Kicker, Whom
 from antiphon.bus.bus import Bus
@@ -45,6 +45,9 @@ from antiphon.runtime.supervisor import Supervisor
 from antiphon.runtime.views import View
 
 log = structlog.get_logger("antiphon.identity")
+
+ANYWHERE = "a server that asks nobody"
+"""Where all senders of badges come from: such a server does not say it."""
 
 
 class OwnBadge:
@@ -110,7 +113,7 @@ class Gate:
         if is_asked:
             await self._start_system(supervisor, bus, audit, heads)
         else:
-            self._put_on_badge(bus, audit)
+            self._put_on_badge(bus, audit, Knocks(limits.knocks))
 
         def identity() -> IdentityActor:
             kicks = self if is_asked else None
@@ -151,7 +154,7 @@ class Gate:
 
         await supervisor.start("callout", desk)
 
-    def _put_on_badge(self, bus: Bus, audit: Audit) -> None:
+    def _put_on_badge(self, bus: Bus, audit: Audit, knocks: Knocks) -> None:
         """Show a badge, and look at everybody's: the server lets everybody in."""
         log.warning("identity.badges", name=bus.name, why="the server asks nobody who he is")
         own = OwnBadge(lambda: self.identity.authority, bus, self.vault.master.public)
@@ -160,10 +163,20 @@ class Gate:
             return self.identity.authority.judge_badge(claims, now_ms)
 
         def refused(subject: str, reason: Reason) -> None:
-            audit.tell("refused", subject.rpartition(".")[2], why=reason, where=subject)
+            untold = knocks.told(ANYWHERE, bus.clock.now_ms())
+            if untold:
+                audit.tell("refused", "?", why=Reason.TOO_OFTEN, where=f"{untold} more times, {ANYWHERE}")
+            if untold is not None:
+                audit.tell("refused", subject.rpartition(".")[2], why=reason, where=subject)
+
+        async def look(reason: Reason, token: str) -> bool:
+            is_looked = reason in DOUBTFUL and knocks.may_look(ANYWHERE, bus.clock.now_ms())
+            if is_looked:
+                await self.identity.freshen(token)
+            return is_looked
 
         reader = Reader(lambda: self.identity.authority.keys, bus.prefix, bus.clock.wall_ms, judge)
-        bus.transport = BadgedTransport(bus.transport, own.now, reader, refused)
+        bus.transport = BadgedTransport(bus.transport, own.now, reader, refused, look)
 
     async def introduce(self, path: Path, name: str) -> None:
         """Make the user of this machine its operator, with a credential that lies in the data directory.

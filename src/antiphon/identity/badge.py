@@ -7,7 +7,7 @@ the tokens that he sees, for an hour; keep anybody out of JetStream; cut off a l
 that you trust, or put the callout at the door (docs/security.md). `antiphon doctor` says which mode is on.
 
 A token is checked once and remembered; what it hangs on (a suspension, a revocation) is asked each time, where there is
-a book to ask.
+a book to ask. Before somebody is refused for what may just have changed elsewhere, a key or a record, it is looked for.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ from antiphon.subjects import INBOX
 log = structlog.get_logger("antiphon.identity")
 
 BADGE: Final = "Antiphon-Token"
+BARE: Final = (INBOX, "$")
+"""What needs no badge: answers, and the server's own subjects."""
 TOKENS_MAX: Final = 10_000
 """Tokens remembered as good; the one that was used longest ago is forgotten first."""
 
@@ -55,6 +57,14 @@ class Judge(Protocol):
 
     def __call__(self, claims: AccessClaims, now_ms: int, /) -> Reason | None:
         """Return why a token whose signature is good is refused all the same, or None."""
+        ...
+
+
+class Look(Protocol):
+    """What is done before somebody is refused."""
+
+    async def __call__(self, reason: Reason, token: str, /) -> bool:
+        """Look for what would change the verdict; return whether something new was found, so that it is asked again."""
         ...
 
 
@@ -120,6 +130,7 @@ class BadgedTransport:
         badge: returns this process's own access token of now.
         reader: reads those of others.
         refused: is told the subject, and why, of what was dropped.
+        look: is asked before.
     """
 
     def __init__(
@@ -128,11 +139,13 @@ class BadgedTransport:
         badge: Callable[[], str | None],
         reader: Reader,
         refused: Callable[[str, Reason], None] | None = None,
+        look: Look | None = None,
     ) -> None:
         self._transport = transport
         self._badge = badge
         self._reader = reader
         self._refused = refused
+        self._look = look
         self.dropped = 0
 
     @property
@@ -159,7 +172,7 @@ class BadgedTransport:
         self, subject: str, data: bytes, *, reply: str = "", headers: Headers | None = None, via: object = None
     ) -> None:
         """Send, with the badge; an answer needs none, it goes to an inbox that was told to nobody else."""
-        if not subject.startswith(INBOX) and (token := self._badge()):
+        if not subject.startswith(BARE) and (token := self._badge()):
             headers = {**(headers or {}), BADGE: token}
         await self._transport.publish(subject, data, reply=reply, headers=headers, via=via)
 
@@ -175,11 +188,15 @@ class BadgedTransport:
 
     async def subscribe(self, subject: str, receive: Receive, *, queue: str | None = None) -> Subscription:
         """Receive what those publish on a subject who may."""
-        if subject.startswith((INBOX, "$")):
+        if subject.startswith(BARE):
             return await self._transport.subscribe(subject, receive, queue=queue)
 
         async def checked(delivery: Delivery) -> None:
             reason = self._reader.check(delivery.subject, delivery.headers)
+            if reason is not None and self._look is not None:
+                token = (delivery.headers or {}).get(BADGE)
+                if token and await self._look(reason, token):
+                    reason = self._reader.check(delivery.subject, delivery.headers)
             if reason is None:
                 await receive(delivery)
             else:

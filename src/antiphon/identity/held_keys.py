@@ -1,11 +1,16 @@
-"""The keys that a process holds to check the tokens of others: those that came with its own last token."""
+"""The keys that a process holds to check the tokens of others: those that came with its own last token, or newer ones.
+
+Between two tokens of its own a fabric may change its signing keys more often than the ring looks ahead. Then somebody's
+token names a key that this process has not heard of, and it asks the masters for the keys of now, once in a while.
+"""
 
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Final
 from weakref import WeakKeyDictionary
 
-from antiphon.bus.protocol import Transport
+from antiphon.bus.bus import Bus
 from antiphon.decide.identities import Reason
 from antiphon.decide.login import DelegatedClaims, advice
 from antiphon.errors import AntiphonError, NotAllowed
@@ -14,25 +19,54 @@ from antiphon.identity.jwks import KeySet, read_document
 from antiphon.identity.session import Session
 from antiphon.identity.sources import wall_ms
 from antiphon.identity.tokens import verify_on_behalf
+from antiphon.messages.tokens import KeysAsk
+
+LOOK_MS: Final = 1_000
+"""Between two looks for new keys: anybody can send what names a key that nobody has."""
+LOOK_WAIT_MS: Final = 1_000
 
 
 class HeldKeys:
-    """The keys that came with the last token, read once."""
+    """What a session holds to check the tokens of others."""
 
     def __init__(self, session: Session, prefix: str) -> None:
         self._session = session
         self._prefix = prefix
-        self._read: tuple[str, KeySet] = ("", KeySet(()))
+        self._read = ""
+        self._keys = KeySet(())
+        self._next_look_ms = 0
 
     def now(self) -> KeySet:
-        """Return them; none where the document is not the issuer's."""
+        """Return the keys; none where no document was the issuer's."""
         granted = self._session.grant
-        if granted is not None and granted.keys != self._read[0]:
-            found = KeySet(())
+        if granted is not None and granted.keys != self._read:
+            self._read = granted.keys
+            self._learn(granted.keys)
+        return self._keys
+
+    def _learn(self, document: str) -> bool:
+        """Take the keys of a document, unless it is older than what is known: somebody may have kept an old one."""
+        granted = self._session.grant
+        found = KeySet(())
+        if granted is not None:
             with suppress(AntiphonError):
-                found = read_document(granted.keys, granted.issuer, self._prefix, wall_ms())
-            self._read = (granted.keys, found)
-        return self._read[1]
+                found = read_document(document, granted.issuer, self._prefix, wall_ms())
+        is_newer = len(found) > 0 and found.until_ms >= self._keys.until_ms
+        if is_newer:
+            self._keys = found
+        return is_newer
+
+    async def look(self, bus: Bus, reason: Reason) -> bool:
+        """Ask for the keys of now where one was missing; return whether there are any that were not known."""
+        now_ms = bus.clock.now_ms()
+        if reason is not Reason.UNKNOWN_KEY_ID or now_ms < self._next_look_ms:
+            return False
+        self._next_look_ms = now_ms + LOOK_MS
+        try:
+            answer = await bus.ask(KeysAsk(), budget_ms=LOOK_WAIT_MS)
+        except AntiphonError:
+            return False
+        return self._learn(answer.document)
 
     def verify(self, token: str, caller: str) -> DelegatedClaims:
         """Return what an on-behalf-of token says that `caller` presents; raises `NotAllowed`."""
@@ -55,6 +89,13 @@ def held_keys(session: Session, prefix: str) -> HeldKeys:
     return found
 
 
-def badged(transport: Transport, session: Session, prefix: str) -> BadgedTransport:
-    """Return a transport that shows this process's badge and looks at those of others."""
-    return BadgedTransport(transport, lambda: session.badge, Reader(held_keys(session, prefix).now, prefix, wall_ms))
+def put_on_badge(bus: Bus, session: Session, prefix: str) -> None:
+    """Have a bus show this process's badge, and look at those of others."""
+    held = held_keys(session, prefix)
+
+    async def look(reason: Reason, _token: str) -> bool:
+        return await held.look(bus, reason)
+
+    reader = Reader(held.now, prefix, wall_ms)
+    bus.transport = BadgedTransport(bus.transport, lambda: session.badge, reader, look=look)
+    bus.rejected = session.hurry

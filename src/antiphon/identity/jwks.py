@@ -61,6 +61,11 @@ class KeySet:
             return None
         return key.raw
 
+    @property
+    def until_ms(self) -> int:
+        """When the last of them is believed no more, as far as something says so: by it the newer of two is known."""
+        return max((key.until_ms or 0 for key in self._keys.values()), default=0)
+
     def __len__(self) -> int:
         return len(self._keys)
 

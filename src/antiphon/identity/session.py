@@ -36,6 +36,8 @@ SPARE_MS: Final = 2_000
 RETRY_MS: Final = 1_000
 RETRY_MS_MAX: Final = 60_000
 ASK_MS: Final = 5_000
+HURRY_MS: Final = 10_000
+"""A token that is younger is not replaced because somebody does not take it: that one has another reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class Session:
         self._refused: str | None = None
         self._obtaining = asyncio.Lock()
         self._renewing: asyncio.Task[None] | None = None
+        self._hurried = asyncio.Event()
 
     @property
     def badge(self) -> str | None:
@@ -121,6 +124,13 @@ class Session:
         if self._held is not None:
             self._refused = self._held.grant.access
 
+    def hurry(self) -> None:
+        """Have the next token now, because somebody does not take this one, whose key may have been expelled."""
+        held = self._held
+        if held is not None and self._now_ms() - held.got_ms >= HURRY_MS:
+            self._refused = held.grant.access
+            self._hurried.set()
+
     def begin(self, bus: Bus) -> None:
         """Renew from now on, until the bus is closed."""
         self._renewing = asyncio.get_running_loop().create_task(self._renew(bus), name=f"session:{bus.name}")
@@ -137,23 +147,44 @@ class Session:
         self._held = await self._source.obtain(live, self._now_ms(), but=self._refused)
         return self._held
 
+    def _is_due(self) -> bool:
+        held = self._held
+        return held is not None and (self._now_ms() >= held.renew_ms or held.grant.access == self._refused)
+
+    async def _until_due(self, bus: Bus, held: Held) -> None:
+        """Return when a token is to be renewed, or when somebody is in a hurry."""
+        if self._is_due():
+            return
+        self._hurried.clear()
+        waits = {
+            asyncio.ensure_future(bus.clock.sleep_ms(max(0, held.renew_ms - self._now_ms()))),
+            asyncio.ensure_future(self._hurried.wait()),
+        }
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waits:
+                one.cancel()
+
     async def _renew(self, bus: Bus) -> None:
         pause_ms, is_behind = RETRY_MS, False
         while True:
             assert self._held is not None, "the transport has logged in with it"
             if not is_behind:
-                await bus.clock.sleep_ms(max(0, self._held.renew_ms - self._now_ms()))
+                await self._until_due(bus, self._held)
             try:
                 async with self._obtaining:
-                    if self._now_ms() >= self._held.renew_ms:  # else a new connection has needed a new one meanwhile
+                    if self._is_due():  # else a new connection has needed a new one meanwhile
                         await self._obtain(bus)
                         is_behind = True
                 if is_behind:
                     await bus.transport.renew()
                     log.debug("session.renewed", name=bus.name)
                 pause_ms, is_behind = RETRY_MS, False
-            except AntiphonError as error:
-                log.warning("session.not_renewed", name=bus.name, code=error.code, error=error.text)
+            except (AntiphonError, OSError) as error:  # an OSError is one of the credential file
+                code = error.code if isinstance(error, AntiphonError) else type(error).__name__
+                text = error.text if isinstance(error, AntiphonError) else str(error)
+                log.warning("session.not_renewed", name=bus.name, code=code, error=text)
                 await bus.clock.sleep_ms(min(pause_ms, RETRY_MS_MAX))
                 pause_ms *= 2
 
