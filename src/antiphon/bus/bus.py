@@ -41,6 +41,7 @@ from antiphon.errors import (
     Malformed,
     NoResponders,
     NotAllowed,
+    NotAuthenticated,
     OutOfBudget,
     Oversize,
     UnknownVersion,
@@ -145,6 +146,8 @@ class Bus:
         self._closing: list[Callable[[], Awaitable[None]]] = []
         self.verify: Verify | None = None
         """Reads on-behalf-of tokens, where this identity has been given the keys for it."""
+        self.rejected: Callable[[], None] | None = None
+        """Is called when an answer says that whoever was asked does not know who this is."""
         self.rights: Grants | None = None
         """What the server lets this identity do, where that is known; the rest it would drop in silence."""
 
@@ -325,7 +328,10 @@ class Bus:
             else:
                 self.counters.strays += 1
             return
-        waiting[0].receive(waiting[1], data, reply_error(headers) if headers else None)
+        error = reply_error(headers) if headers else None
+        if self.rejected is not None and isinstance(error, NotAuthenticated):
+            self.rejected()
+        waiting[0].receive(waiting[1], data, error)
 
     # -- serving
 
