@@ -144,7 +144,7 @@ class Authority:
             nkey=nkey,
             jti=tokens.new_jti(),
             issued_ms=now_ms,
-            expires_ms=now_ms + self.lives.access_ms,
+            expires_ms=_whole_seconds(now_ms + self.lives.access_ms),
             key=MASTERS_OWN,
         )
         return tokens.mint_access(claims, self.ring.active, self.prefix)
@@ -247,7 +247,7 @@ class Authority:
             delegate=delegate,
             jti=tokens.new_jti(),
             issued_ms=now_ms,
-            expires_ms=now_ms + self.lives.on_behalf_ms,
+            expires_ms=_whole_seconds(now_ms + self.lives.on_behalf_ms),
         )
         reason = login.judge_on_behalf(claims, delegate, asking, found, now_ms)
         if reason is None and claims.kind in (Kind.OPERATOR, Kind.MASTER):
@@ -301,6 +301,8 @@ class Authority:
             return Refusal(reason or Reason.UNKNOWN_IDENTITY, identity.name if identity else "?", str(found))
         place = instance if identity.kind is Kind.NODE else None
         claims = self._claims(identity, place, nkey, now_ms, key=key.id, until_ms=key.expires_ms)
+        if claims.expires_ms <= now_ms:
+            return Refusal(Reason.EXPIRED, identity.name, str(found))
         return Bought(claims, sort=found.sort)
 
     def _refresh(self, found: Opaque, nkey: str, now_ms: int) -> Bought | Refusal:
@@ -387,7 +389,7 @@ class Authority:
             nkey=nkey,
             jti=tokens.new_jti(),
             issued_ms=now_ms,
-            expires_ms=expires_ms if until_ms is None else min(expires_ms, until_ms),
+            expires_ms=_whole_seconds(expires_ms if until_ms is None else min(expires_ms, until_ms)),
             instance=instance,
             family=family,
             key=key,
@@ -419,6 +421,11 @@ class Authority:
             id=made.id, node=node, mac=mac, instances_left=instances, created_ms=now_ms, expires_ms=now_ms + keep_ms
         )
         return made, record
+
+
+def _whole_seconds(ms: int) -> int:
+    """Return the end of a token as the token says it, in seconds: who is told more renews when it has expired."""
+    return ms // 1_000 * 1_000
 
 
 def _unspent(invite: InviteRecord | None) -> InviteRecord | None:
