@@ -261,6 +261,15 @@ async def test_a_name_is_of_one_kind_only(here: Fabric) -> None:
         await here.desk.create("master-x", "publisher")
 
 
+async def test_the_user_who_starts_it_cannot_be_shut_out_of_his_own_fabric(tmp_path: Path) -> None:
+    for order in ("suspend", "revoke"):
+        async with fabric_on(tmp_path) as here:
+            await here.desk.order(user_name(), order)
+        async with fabric_on(tmp_path) as again:
+            [entry] = await again.desk.identities()
+            assert (entry.name, entry.status) == (user_name(), "active")
+
+
 # -- API keys, on another machine
 
 

@@ -24,9 +24,9 @@ from antiphon.bus.bus import Bus
 from antiphon.bus.endpoint import Endpoint
 from antiphon.bus.nats import NatsTransport
 from antiphon.decide.headcount import Headcount
-from antiphon.decide.identities import IdentityRecord, Reason
+from antiphon.decide.identities import IdentityRecord, Reason, Standing
 from antiphon.decide.knocks import KnockBounds, Knocks
-from antiphon.decide.login import AccessClaims, DelegatedClaims
+from antiphon.decide.login import AccessClaims, DelegatedClaims, judge_api_key
 from antiphon.decide.policy import Access
 from antiphon.errors import AlreadyRegistered, NotAllowed
 from antiphon.identity import credential, opaque
@@ -185,6 +185,7 @@ class Gate:
         """
         name = f"user-{name}"[:63] if subjects.is_master(name) else name
         found = credential.find(path)
+        await self._let_in_again(name if found is None else found.name)
         if found is not None and self._is_good(found):
             return
         ledger, now_ms = self.identity.ledger, self.identity.bus.clock.wall_ms()
@@ -201,10 +202,29 @@ class Gate:
         )
         self.identity.audit.tell("granted", name, kind=Kind.OPERATOR, why="this machine", credential=key.id)
 
+    async def _let_in_again(self, name: str) -> None:
+        """Resume an operator who is suspended: he has the keys folder, and who else should resume the last one."""
+        ledger = self.identity.ledger
+        resumed: list[str] = []
+
+        def decide() -> list[Write]:
+            there = ledger.book.identity(name)
+            if there is None or there.kind is not Kind.OPERATOR or there.status is Standing.ACTIVE:
+                return []
+            resumed[:] = [name]
+            return [Write(there.model_copy(update={"status": Standing.ACTIVE}), ledger.book.revision(there.key))]
+
+        await ledger.change(decide)
+        if resumed:
+            self.identity.audit.tell("resumed", name, kind=Kind.OPERATOR, why="this machine")
+
     def _is_good(self, found: Credential) -> bool:
         opened = opaque.parse(found.api_key or "")
-        key = self.identity.ledger.book.api_key(opened.id) if opened else None
-        return key is not None and not key.is_revoked and key.identity == found.name
+        if opened is None:
+            return False
+        book, now_ms = self.identity.ledger.book, self.identity.bus.clock.wall_ms()
+        key, mac = book.api_key(opened.id), opened.mac(self.vault.pepper)
+        return judge_api_key(key, mac, found.keypair.public, book.identity(found.name), now_ms) is None
 
     def verify(self, token: str, caller: str) -> DelegatedClaims:
         """Return whom a caller speaks for; raises `NotAllowed` for a token that does not say so."""
