@@ -60,11 +60,6 @@ class Budget:
         self.spent += 1
         return True
 
-    def give_back(self, count: int = 1) -> None:
-        """Take back what was paid for extra requests that stood for others, which nobody worked on."""
-        self._tokens = min(self._tokens + count * WHOLE, self.burst * WHOLE)
-        self.spent -= count
-
 
 @dataclass(frozen=True, slots=True)
 class RetryBounds:

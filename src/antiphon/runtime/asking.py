@@ -34,7 +34,8 @@ class Question:
         self.request, self.deadline_ms = request, deadline_ms
         self._ends_ms = bus.clock.now_ms() + deadline_ms
         self._silence_ms = asking.silence_ms(deadline_ms)
-        self._silent = {request: bus.clock.now_us()}
+        self._asked_us = bus.clock.now_us()
+        self._silent = {request: self._asked_us}
         """Requests that are waited for, and when they were asked."""
         self._again: list[asyncio.Task[SearchAnswer]] = []
         self._timer: Timer | None = None
@@ -45,18 +46,22 @@ class Question:
     async def answer(self) -> SearchAnswer:
         """Return the first answer; raise the first ask's error when no ask is answered."""
         self._bear_silence()
+        needed: int | None = None
         try:
-            return await self._race()
+            answer, needed = await self._race()
+            return answer
         finally:
             self._first = None
             self._stop_asking()
+            self.asking.ended(len(self._again), needed)
             for task in self._again:
                 task.cancel()
             for request in tuple(self._silent):  # whoever works on it need not go on; also when this task was cancelled
                 with suppress(AntiphonError):
                     await self.bus.publish(SearchAbandoned(request=request))
 
-    async def _race(self) -> SearchAnswer:
+    async def _race(self) -> tuple[SearchAnswer, int]:
+        """Return the first answer, and how many asks after the first one it took."""
         try:
             async with asyncio.timeout(None) as self._first:
                 answer = await self._asked(self.request, self.deadline_ms)
@@ -73,9 +78,8 @@ class Question:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 if self._winner in done:
                     return self._won(self._winner)
-            self.asking.lost(len(self._again))
             raise
-        return answer
+        return answer, 0
 
     async def _asked(self, request: str, budget_ms: int) -> SearchAnswer:
         try:
@@ -83,23 +87,22 @@ class Question:
         except AntiphonError:
             del self._silent[request]
             raise
-        clock = self.bus.clock
-        self.asking.answered(clock.now_us() - self._silent.pop(request), clock.now_ms())
+        self.asking.answered(self._silent.pop(request), self.bus.clock.now_us())
         return answer
 
     def _bear_silence(self) -> None:
         self._timer = self.bus.clock.call_after(self._silence_ms, self._ask_again)
 
     def _ask_again(self) -> None:
-        now_ms, asks = self.bus.clock.now_ms(), 1 + len(self._again)
-        left_ms = self._ends_ms - now_ms
-        if not self.asking.may_ask(asks, left_ms, now_ms):
+        asks, left_ms = 1 + len(self._again), self._ends_ms - self.bus.clock.now_ms()
+        if not self.asking.is_worth_it(asks, left_ms):
             return
-        request = f"{self.request}-{asks + 1}" if len(self.request) <= REQUEST_MAX else self.bus.draw()
-        self._silent[request] = self.bus.clock.now_us()
-        task = asyncio.get_running_loop().create_task(self._asked(request, left_ms))
-        task.add_done_callback(self._over)
-        self._again.append(task)
+        if self.asking.may_ask(self._asked_us):
+            request = f"{self.request}-{asks + 1}" if len(self.request) <= REQUEST_MAX else self.bus.draw()
+            self._silent[request] = self._asked_us = self.bus.clock.now_us()
+            task = asyncio.get_running_loop().create_task(self._asked(request, left_ms))
+            task.add_done_callback(self._over)
+            self._again.append(task)
         self._bear_silence()
 
     def _over(self, task: asyncio.Task[SearchAnswer]) -> None:
@@ -118,8 +121,7 @@ class Question:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _won(self, task: asyncio.Task[SearchAnswer]) -> SearchAnswer:
+    def _won(self, task: asyncio.Task[SearchAnswer]) -> tuple[SearchAnswer, int]:
         answer = task.result()
-        self.asking.needed(1 + self._again.index(task))
         log.warning("search.asked_again", request=self.request, asks=1 + len(self._again), master=answer.master)
-        return answer.model_copy(update={"request": self.request})
+        return answer.model_copy(update={"request": self.request}), 1 + self._again.index(task)
