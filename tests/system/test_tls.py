@@ -65,7 +65,7 @@ async def encrypted(endpoint: Endpoint, login: Login | None = None) -> str | Non
 
 
 def spoken(bus: Bus) -> str | None:
-    socket = cast("NatsTransport", bus.transport)._client._transport
+    socket = cast("NatsTransport", bus.transport)._line.link._transport
     found = socket._io_writer.get_extra_info("ssl_object")  # type: ignore[union-attr]
     return str(found.version()) if found is not None else None
 

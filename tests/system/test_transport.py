@@ -15,13 +15,14 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
+from antiphon.bus import line, strict
 from antiphon.bus import nats as nats_bus
-from antiphon.bus import strict
 from antiphon.bus.bus import Bus
 from antiphon.bus.connect import connect
 from antiphon.bus.endpoint import parse
 from antiphon.bus.nats import NatsTransport
 from antiphon.bus.protocol import Bucket, Delivery, Entry, Subscription
+from antiphon.decide.retry import RetryBounds
 from antiphon.errors import (
     AntiphonError,
     NoResponders,
@@ -196,12 +197,11 @@ async def test_what_is_subscribed_or_drained_while_a_connection_is_renewed_stays
     await web.transport.flush()
     real, reached, go_on = strict.StrictClient.listen, asyncio.Event(), asyncio.Event()
 
-    async def slow(self: strict.StrictClient, *args: Any) -> Any:
-        made = await real(self, *args)
-        if not reached.is_set() and self is not wire(web)._client:  # in the middle of the change-over
+    async def slow(self: strict.StrictClient, *args: Any) -> None:
+        await real(self, *args)
+        if not reached.is_set() and self is not wire(web)._line.link:  # in the middle of the change-over
             reached.set()
             await go_on.wait()
-        return made
 
     monkeypatch.setattr(strict.StrictClient, "listen", slow)
     renewing = asyncio.ensure_future(web.transport.renew())
@@ -254,9 +254,17 @@ async def test_subscriptions_come_and_go_under_renewals(door: Door) -> None:
 async def test_the_old_connection_goes_when_its_time_is_over_and_swallows_nothing(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nats_bus, "OUTLIVE_MS", 400)
+    monkeypatch.setattr(line, "ANSWERS_MS", 400)
     master, (node, _) = await door.master(), await door.node()
-    handled = await answers(node, LANE)
+    handled, kept = await answers(node, LANE), list[Delivery]()
+
+    async def keep(delivery: Delivery) -> None:
+        kept.append(delivery)  # whoever holds it holds its connection
+
+    await node.transport.subscribe("_I.docs.kept", keep)
+    await node.transport.flush()
+    await master.transport.publish("_I.docs.kept", b"")
+    await until(lambda: kept)
     await ask(master, LANE, b"before")
     await node.transport.renew()
     both = [cid for cid, name in (await door.connections()).items() if name == "docs"]
@@ -268,13 +276,13 @@ async def test_the_old_connection_goes_when_its_time_is_over_and_swallows_nothin
     assert [cid for cid, name in (await door.connections()).items() if name == "docs"] == both[1:], "the new one stays"
     assert await ask(master, LANE, b"after") == b"after"
     assert handled.total() == asked + 2
-    assert (node.transport.losses, wire(node)._former, wire(node)._leaving) == (0, set(), {})
+    assert (node.transport.losses, wire(node)._line._replaced) == (0, {})
 
 
 async def test_an_answer_that_is_later_than_the_old_connection_is_refused_and_hurts_nobody(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nats_bus, "OUTLIVE_MS", 1)
+    monkeypatch.setattr(line, "ANSWERS_MS", 1)
     master, (node, _) = await door.master(), await door.node()
     held: list[Delivery] = []
 
@@ -287,7 +295,7 @@ async def test_an_answer_that_is_later_than_the_old_connection_is_refused_and_hu
     await until(lambda: held)
     way = node.transport.way_of(held[0])
     await node.transport.renew()
-    await until(lambda: not wire(node)._former and not wire(node)._ends)
+    await until(lambda: not wire(node)._line._replaced)
     await node.transport.publish(held[0].reply, b"too late", via=way)
     await until(lambda: wire(node).violations == 1)
     with pytest.raises(OutOfBudget):
@@ -432,8 +440,7 @@ async def test_a_server_that_was_killed_has_everybody_back(door: Door) -> None:
 
 
 async def test_a_refusal_that_lasts_is_logged_once_for_each_reason(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nats_bus, "HEAL_MS", 20)
-    monkeypatch.setattr(nats_bus, "HEAL_MS_MAX", 40)
+    monkeypatch.setattr(line, "HEALING", RetryBounds(base_ms=20, cap_ms=40))
     node, logins = await door.node()
     with capture_logs() as logged:
         async with back(node):
@@ -498,13 +505,13 @@ async def test_violations_are_counted_logged_once_a_minute_and_end_nothing(
         await node.transport.subscribe("antiphon.v1.search.ask.web", cast("Any", _nothing))
         await node.transport.flush()
         await until(lambda: wire(node).violations == 6)
-    assert count(logged, "bus.not_permitted") == 1
+    assert count(logged, "bus.not_permitted") == 2, "once for each kind"
     assert count(logged, "bus.error") == 0
     with capture_logs() as logged:
-        monkeypatch.setattr(nats_bus, "VIOLATIONS_MS", -1)  # the minute is over
+        monkeypatch.setattr(nats_bus, "SELDOM_MS", -1)  # the minute is over
         await node.transport.publish("antiphon.v1.node.other.x.search", b"")
         await until(lambda: count(logged, "bus.not_permitted"))
-    assert logged[0]["times"] == 7
+    assert logged[0]["times"] == 5, "since it was said last"
     assert await door.connections() == before
     assert node.transport.losses == 0
 

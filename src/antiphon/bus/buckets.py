@@ -19,6 +19,7 @@ from nats.js.client import JetStreamContext
 from nats.js.kv import KeyValue as NatsBucket
 
 from antiphon.bus.dial import CONNECT_TIMEOUT_S, RECONNECT_WAIT_S
+from antiphon.bus.ending import ended
 from antiphon.bus.protocol import Bucket, CounterStream, Entry
 from antiphon.errors import NotConnected
 
@@ -37,11 +38,10 @@ class Connected(Protocol):
     def check(self) -> None:
         """Raise `NotConnected` unless there is a connection."""
 
-    def watching(self, watch: NatsWatch) -> None:
-        """Remember a watch, so that it is stopped before the connection is drained."""
-
-    def on_reconnect(self, call: Callable[[], None]) -> None:
-        """Call whenever a lost connection is back."""
+    @property
+    def watches(self) -> set[NatsWatch]:
+        """The running watches: they begin again on every new connection, and end before the last one."""
+        ...
 
 
 async def open_bucket(transport: Connected, js: JetStreamContext, bucket: Bucket) -> NatsKeyValue:
@@ -135,15 +135,15 @@ class NatsKeyValue:
         bucket: NatsBucket,
         ensure: Callable[[], Awaitable[None]],
     ) -> None:
-        self._transport = transport
-        self._js = js
-        self._name = name
-        self._ensure = ensure
+        self.transport = transport
+        self.js = js
+        self.name = name
+        self.ensure = ensure
         self.bucket = bucket
 
     async def get(self, key: str) -> Entry | None:
         """Return the entry, or None when there is no such key."""
-        self._transport.check()
+        self.transport.check()
         try:
             entry = await self.bucket.get(key)
         except nats.js.errors.KeyNotFoundError:
@@ -154,7 +154,7 @@ class NatsKeyValue:
 
     async def put(self, key: str, value: bytes) -> int:
         """Write and return the new revision."""
-        self._transport.check()
+        self.transport.check()
         try:
             return await self.bucket.put(key, value)
         except (nats.errors.Error, TimeoutError) as error:
@@ -162,7 +162,7 @@ class NatsKeyValue:
 
     async def update(self, key: str, value: bytes, revision: int) -> int | None:
         """Write if the key's last revision is `revision`."""
-        self._transport.check()
+        self.transport.check()
         try:
             if revision == 0:
                 return await self.bucket.create(key, value)
@@ -174,7 +174,7 @@ class NatsKeyValue:
 
     async def delete(self, key: str) -> None:
         """Delete; deleting what is not there is no error."""
-        self._transport.check()
+        self.transport.check()
         try:
             await self.bucket.delete(key)
         except (nats.errors.Error, TimeoutError) as error:
@@ -182,10 +182,10 @@ class NatsKeyValue:
 
     async def drop(self, key: str, revision: int) -> int | None:
         """Delete if the key's last revision is `revision`; nats-py's own delete does not tell the new one."""
-        self._transport.check()
+        self.transport.check()
         headers = {DELETE_HEADER: "DEL", EXPECTED_HEADER: str(revision)}
         try:
-            ack = await self._js.publish(f"$KV.{self._name}.{key}", headers=headers)
+            ack = await self.js.publish(f"$KV.{self.name}.{key}", headers=headers)
         except nats.js.errors.APIError as error:
             if error.err_code == WRONG_LAST_SEQUENCE:
                 return None
@@ -196,9 +196,7 @@ class NatsKeyValue:
 
     async def watch(self, changed: Callable[[Entry], None]) -> NatsWatch:
         """Report every key now in the bucket, return, and report every change from then on."""
-        watch = NatsWatch(self.bucket, changed, self._ensure)
-        self._transport.watching(watch)
-        self._transport.on_reconnect(watch.begin_again)
+        watch = NatsWatch(self, changed)
         await watch.start()
         return watch
 
@@ -206,58 +204,59 @@ class NatsKeyValue:
 class NatsWatch:
     """A running watch; after a reconnect the server's consumer may be gone, so it starts over and compares."""
 
-    def __init__(
-        self, bucket: NatsBucket, changed: Callable[[Entry], None], ensure: Callable[[], Awaitable[None]]
-    ) -> None:
-        self._bucket = bucket
-        self._ensure = ensure
+    def __init__(self, hold: NatsKeyValue, changed: Callable[[Entry], None]) -> None:
+        self._hold = hold
         self._changed = changed
         self._known: dict[str, int] = {}
         self._complete = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._following: asyncio.Task[None] | None = None
+        self._again: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
         """Return when the whole bucket was reported."""
+        self._hold.transport.watches.add(self)
         self._task = asyncio.get_running_loop().create_task(self._run(), name="bus:watch")
         waiting = asyncio.ensure_future(self._complete.wait())
         await asyncio.wait({waiting, self._task}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         if self._task.done():
+            self._hold.transport.watches.discard(self)
             self._task.result()
 
     def begin_again(self) -> None:
         """Compare with the whole bucket once more."""
-        if self._following is not None:
-            self._following.cancel()
+        if self._again is not None and not self._again.done():
+            self._again.set_result(None)
 
     async def stop(self) -> None:
         """Report no more changes."""
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        self._hold.transport.watches.discard(self)
+        await ended(self._task)
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
-            self._following = following = asyncio.get_running_loop().create_task(self._follow(), name="bus:follow")
+            self._again = loop.create_future()
+            following = loop.create_task(self._follow(), name="bus:follow")
             try:
-                await asyncio.wait({following})
+                await asyncio.wait({following, self._again}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                following.cancel()
+                await ended(following)
             error = None if following.cancelled() else following.exception()
-            if error is not None:
-                if not isinstance(error, (nats.errors.Error, TimeoutError)):
-                    raise error
-                if not self._complete.is_set():
-                    raise NotConnected(f"the bucket cannot be watched: {type(error).__name__}") from error
+            if error is None or self._again.done():
+                continue
+            if not isinstance(error, (nats.errors.Error, TimeoutError)):
+                raise error
+            if not self._complete.is_set():
+                raise NotConnected(f"the bucket cannot be watched: {type(error).__name__}") from error
+            if not isinstance(error, nats.errors.ConnectionClosedError):  # which is told as such
                 log.warning("bus.watch_lost", error=f"{type(error).__name__}: {error}"[:200])
-                await asyncio.sleep(RECONNECT_WAIT_S)
+            await asyncio.wait({self._again}, timeout=RECONNECT_WAIT_S)
 
     async def _follow(self) -> None:
         # a server that came back may have lost its data
-        await self._ensure()
-        watcher: Any = await cast("Any", self._bucket).watchall()
+        await self._hold.ensure()
+        watcher: Any = await cast("Any", self._hold.bucket).watchall()
         try:
             seen: set[str] = set()
             while True:
@@ -267,8 +266,10 @@ class NatsWatch:
                 seen.add(entry.key)
                 self._report(entry)
             for key in set(self._known) - seen:
-                # a deletion leaves a marker, so what is neither there nor marked was lost
-                self._changed(Entry(key, None, self._known.pop(key), is_lost=True))
+                # a deletion leaves a marker, so what is neither there nor marked was lost; but what was written while
+                # the list was read stands behind its end, and is reported when it comes
+                if not await self._has_trace(key):
+                    self._changed(Entry(key, None, self._known.pop(key), is_lost=True))
             self._complete.set()
             async for entry in watcher:
                 if entry is not None:
@@ -276,6 +277,15 @@ class NatsWatch:
         finally:
             with suppress(nats.errors.Error, TimeoutError):
                 await watcher.stop()
+
+    async def _has_trace(self, key: str) -> bool:
+        """Whether the bucket has an entry of a key, or its deletion."""
+        name = self._hold.name
+        try:
+            await self._hold.js.get_last_msg(f"KV_{name}", f"$KV.{name}.{key}")
+        except nats.js.errors.NotFoundError:
+            return False
+        return True
 
     def _report(self, entry: NatsBucket.Entry) -> None:
         revision = entry.revision or 0

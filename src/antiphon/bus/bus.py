@@ -72,7 +72,7 @@ class Call(Generic[M]):
         request: the request's id.
         deadline_ms: when the asker stops waiting, on this process's clock.
         arrived_ms: when it was taken from the connection, on this process's clock.
-        via: the connection that brought it, which the answer has to take.
+        via: the connection that brought it, which the answer has to take; whoever holds it keeps it open.
     """
 
     bus: Bus
@@ -91,18 +91,20 @@ class Call(Generic[M]):
         assert not self.answered, "a call is answered once"
         self.answered = True
         data = reply if isinstance(reply, bytes) else encode(reply)
+        via, self.via = self.via, None
         if not self.reply:
             return
         try:
-            await self.bus.transport.publish(self.reply, data, via=self.via)
+            await self.bus.transport.publish(self.reply, data, via=via)
         except Oversize as error:
-            await self.bus.refuse(self.reply, error, via=self.via)
+            await self.bus.refuse(self.reply, error, via=via)
 
     async def refuse(self, error: AntiphonError) -> None:
         """Send an error; after an answer there is nothing left to say."""
         if not self.answered:
             self.answered = True
-            await self.bus.refuse(self.reply, error, via=self.via)
+            via, self.via = self.via, None
+            await self.bus.refuse(self.reply, error, via=via)
 
 
 Serve = Callable[[Call[M]], Awaitable[None]]

@@ -6,24 +6,31 @@ asked is read from its greeting (`auth_required`): then it is the login that is 
 
 from __future__ import annotations
 
+import re
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Final, cast
 
 import nats.errors
+from nats.aio.client import Srv
 
 from antiphon.bus.endpoint import CA_VARIABLE, CERTIFICATE_VARIABLE, Endpoint
+from antiphon.bus.link import TRIES_MAX, Link
 from antiphon.bus.protocol import Login
 from antiphon.bus.server import check_version
-from antiphon.bus.strict import DRAIN_TIMEOUT_S, StrictClient
 from antiphon.errors import AntiphonError, InvalidSetting, NotAuthenticated, NotConnected
 
 CONNECT_TIMEOUT_S = 5
 """The callout may need two seconds of it (`server_config.py`)."""
 RECONNECT_WAIT_S = 0.2
-FIRST_ATTEMPTS_MAX = 1
-"""Further attempts at each server before the first connection fails; a lost one is tried again for ever."""
+ABSENT_WAIT_MS: Final = 200
+"""Between attempts where nobody listens, which costs nobody anything. It is not drawn: parties that come back one by
+one look like failures to those who are back already."""
+SEED: Final = re.compile(r"SU[A-Z2-7]{56}")
+CREDENTIALS_BYTES_MAX: Final = 65_536
+CREDENTIALS_MARKS: Final = (b"BEGIN NATS USER JWT", b"BEGIN USER NKEY SEED")
 REFUSED = ("authorization violation", "authentication expired", "authentication timeout", "nonce")
 """How the server's words for a refused login begin or what they hold, in nats-py's lower case."""
 FULL = "maximum"
@@ -37,29 +44,41 @@ class Calls:
     """What a connection tells of itself."""
 
     errored: Callable[[Exception], Awaitable[None]]
-    disconnected: Callable[[], Awaitable[None]]
-    reconnected: Callable[[], Awaitable[None]]
-    closed: Callable[[], Awaitable[None]]
+    ended: Callable[[Link], None]
 
 
-async def dial(endpoint: Endpoint, login: Login | None, *, name: str, inbox: str, calls: Calls) -> StrictClient:
+async def dial(  # noqa: D417 - the others are described where they come from
+    endpoint: Endpoint,
+    login: Login | None,
+    *,
+    name: str,
+    inbox: str,
+    own: str,
+    calls: Calls,
+    known: Sequence[Srv] = (),
+    beside: Link | None = None,
+    tries: int = TRIES_MAX,
+) -> Link:
     """Return a connection.
 
-    One whose login is a token is not connected again by nats-py, which would show the old token for ever: whoever
-    holds it dials anew (`nats.py`).
+    Args:
+        own: what the queue groups of its transport's own subscriptions begin with.
+        known, beside, tries: see `Link`.
 
     Raises `NotAuthenticated` when the server lets nobody in with this login, `NotConnected` when nobody is there,
-    `ServerTooOld` for a server below the supported version.
+    `ServerTooOld` for a server below the supported version, `InvalidSetting` for a file that is not what it should be.
     """
-    client = StrictClient(needs_tls=endpoint.needs_tls)
+    options = credentials(endpoint, login)
+    client = Link(needs_tls=endpoint.needs_tls, on_end=calls.ended, known=known, beside=beside, tries=tries)
     heard: list[Exception] = []
 
     async def errored(error: Exception) -> None:
-        heard.append(error)
-        await calls.errored(error)
+        if not client.is_live:
+            heard.append(error)
+        elif not isinstance(error, nats.errors.UnexpectedEOF):  # the end itself, which is told as such
+            await calls.errored(error)
 
     is_token = login is not None and login.token is not None
-    options = credentials(endpoint, login)
     try:
         await client.connect(
             endpoint.urls,
@@ -68,13 +87,9 @@ async def dial(endpoint: Endpoint, login: Login | None, *, name: str, inbox: str
             connect_timeout=CONNECT_TIMEOUT_S,
             reconnect_time_wait=cast("int", RECONNECT_WAIT_S),
             # nats-py counts the first connection as a reconnection, and -1 would keep trying for ever
-            max_reconnect_attempts=FIRST_ATTEMPTS_MAX,
-            allow_reconnect=not is_token,
-            drain_timeout=DRAIN_TIMEOUT_S,
+            max_reconnect_attempts=TRIES_MAX - 1,
+            dont_randomize=True,  # the order is the link's own
             error_cb=errored,
-            disconnected_cb=calls.disconnected,
-            reconnected_cb=calls.reconnected,
-            closed_cb=calls.closed,
             skip_subject_validation=True,  # every subject is made of checked tokens, or is a reply that came by NATS
             **options,
         )
@@ -87,11 +102,11 @@ async def dial(endpoint: Endpoint, login: Login | None, *, name: str, inbox: str
     except BaseException:
         await client.end()  # too old a server, or nobody waits any more: the socket would stay
         raise
-    client.options["max_reconnect_attempts"] = -1
+    client.begin(own, None if login is None else login.expires_ms)
     return client
 
 
-def _refusal(client: StrictClient, endpoint: Endpoint, errors: list[Exception], *, is_token: bool) -> AntiphonError:
+def _refusal(client: Link, endpoint: Endpoint, errors: list[Exception], *, is_token: bool) -> AntiphonError:
     """Return what the errors of an attempt mean, of which the last but nats-py's summary says the most."""
     last = next((one for one in reversed(errors) if not isinstance(one, nats.errors.NoServersError)), errors[-1])
     if isinstance(last, nats.errors.SecureConnWantedError):
@@ -106,10 +121,14 @@ def _refusal(client: StrictClient, endpoint: Endpoint, errors: list[Exception], 
     if is_told or (client.asks_for_login and not isinstance(last, FAR) and FULL not in words):
         advice = "its masters' log says why" if is_token else "`antiphon login` gets a credential for this machine"
         return NotAuthenticated(f"the NATS server at {endpoint.url} does not let this process in: {advice}")
-    return NotConnected(f"no NATS server at {endpoint.url}: {str(last) or type(last).__name__}")
+    is_absent = isinstance(last, OSError) and not isinstance(last, TimeoutError)
+    return NotConnected(
+        f"no NATS server at {endpoint.url}: {str(last) or type(last).__name__}",
+        retry_after_ms=ABSENT_WAIT_MS if is_absent else None,
+    )
 
 
-def _tls_words(client: StrictClient, endpoint: Endpoint, error: Exception) -> str:
+def _tls_words(client: Link, endpoint: Endpoint, error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         advice = f"; ${CA_VARIABLE} names the file of who vouches for it" if endpoint.ca is None else ""
         return f"its certificate is not accepted: {error.verify_message}{advice}"
@@ -120,18 +139,36 @@ def _tls_words(client: StrictClient, endpoint: Endpoint, error: Exception) -> st
 
 
 def credentials(endpoint: Endpoint, login: Login | None = None) -> dict[str, Any]:
-    """Return the connect options that an endpoint's credentials, or a login, stand for."""
+    """Return the connect options that an endpoint's credentials, or a login, stand for.
+
+    Raises `InvalidSetting` for what is none; nats-py would look for the end of a damaged file for ever.
+    """
+    creds, seed = endpoint.credentials, endpoint.nkey_seed_file
+    if creds is not None and not all(mark in _read(creds, endpoint) for mark in CREDENTIALS_MARKS):
+        raise InvalidSetting(f"{endpoint.source}: {creds} holds no NATS credentials")
+    key = None if seed is None else _read(seed, endpoint).decode("ascii", "replace").strip()
     given: dict[str, Any] = {
         "user": endpoint.user,
         "password": endpoint.password,
         "token": endpoint.token,
-        "user_credentials": None if endpoint.credentials is None else str(endpoint.credentials),
-        "nkeys_seed": None if endpoint.nkey_seed_file is None else str(endpoint.nkey_seed_file),
+        "user_credentials": None if creds is None else str(creds),
+        "nkeys_seed_str": key,
         "tls": context(endpoint),
     }
     if login is not None:
-        given |= {"nkeys_seed_str": login.nkey_seed, "token": login.token}
+        key = login.nkey_seed
+        given |= {"nkeys_seed_str": key, "token": login.token}
+    if key is not None and SEED.fullmatch(key) is None:
+        raise InvalidSetting(f"{seed if login is None else 'the key of a login'} is no nkey of a user")
     return {option: value for option, value in given.items() if value is not None}
+
+
+def _read(path: Path, endpoint: Endpoint) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(CREDENTIALS_BYTES_MAX)
+    except OSError as error:
+        raise InvalidSetting(f"{endpoint.source}: {path} cannot be read: {error.strerror}") from error
 
 
 def context(endpoint: Endpoint) -> ssl.SSLContext | None:

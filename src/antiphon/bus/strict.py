@@ -1,8 +1,9 @@
 """nats-py's client without those of its faults (2.16) that we have met, and with a short way for bursts.
 
-What is mended: a message that cannot be read ends the reading; a ping overtakes what is pending; an error of the server
-ends a connection that could be made again; a TLS handshake that fails, and a server that reads no more, are waited for
-without end; a server that does not encrypt is told everything in the clear, whatever was asked for.
+What is mended: a message that cannot be read, and an answer to a ping that nobody waits for any more, end the reading,
+and the connection stays; a ping overtakes what is pending; any complaint of the server ends the connection; a TLS
+handshake that fails, and a server that reads no more, are waited for without end; a server that does not encrypt is
+told everything in the clear, whatever was asked for.
 
 The short way: a search of ten nodes is ten publishes and ten answers. Each answer costs stock nats-py an object, a
 queue and a turn of a task, each publish a check of two subjects, which are ours.
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, cast
 from urllib.parse import ParseResult
@@ -21,10 +22,9 @@ from urllib.parse import ParseResult
 import nats.errors
 import structlog
 from nats.aio.client import DEFAULT_BUFFER_SIZE, PING_PROTO, Client, Srv
-from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
 
-from antiphon.bus.protocol import Headers, Receive, Take
+from antiphon.bus.protocol import Headers, Take
 
 log = structlog.get_logger("antiphon.bus")
 
@@ -34,8 +34,8 @@ WRITE_TIMEOUT_S = 10
 """A server that takes no bytes for so long is lost: whoever sends would wait without end."""
 HANG_UP_S = 1
 """How long a goodbye may take, e.g. TLS's; then the socket is closed without one."""
-PASSING = ("permissions violation", "stale connection")
-"""Errors of the server that nats-py treats as they should be."""
+Offer = Callable[[str, str, bytes, Headers | None, Any], None]
+"""Called with subject, reply, payload, headers and the connection as a message is read; it must not block."""
 
 
 class Socket(TcpTransport):
@@ -112,6 +112,8 @@ class StrictClient(Client):
         super().__init__()
         self.taps: dict[int, Take] = {}
         """Subscription -> who takes its messages as they are read."""
+        self.offers: dict[int, Offer] = {}
+        """Subscription -> who queues its messages; nats-py's queues end with the connection."""
         self.needs_tls = needs_tls
         self._lost = asyncio.Event()
 
@@ -147,13 +149,11 @@ class StrictClient(Client):
         self._transport = socket
 
     async def _process_err(self, err_msg: str) -> None:
-        """Tell of an error, and connect again after one for which the server ends the connection."""
-        if err_msg.lower().strip("'").startswith(PASSING):
-            await super()._process_err(err_msg)
-            return
-        error = nats.errors.Error("nats: " + err_msg.strip("'"))
-        await self._error_cb(error)
-        await self._process_op_err(error)
+        """Tell of a complaint; the server ends the connection itself where it means to.
+
+        Stock nats-py closes it on all but two complaints, also where the server goes on: one subscription too many.
+        """
+        await self._error_cb(nats.errors.Error("nats: " + err_msg.strip("'")))
 
     async def _process_op_err(self, e: Exception) -> None:
         self._lost.set()
@@ -219,24 +219,31 @@ class StrictClient(Client):
 
     # -- messages
 
-    async def listen(self, subject: str, queue: str, receive: Receive, take: Take | None) -> Subscription:
-        """Subscribe; with a `take`, its messages go there instead, from the first one on."""
-        sid = self._sid + 1  # the one that it is about to get
+    def expect(self, sid: int = 0, *, take: Take | None = None, offer: Offer | None = None) -> int:
+        """Have the messages of a subscription, or of a new one, handed to `take` or to `offer`; return its id."""
+        if not sid:
+            self._sid += 1
+            sid = self._sid
         if take is not None:
             self.taps[sid] = take
-        try:
-            made: Subscription = await cast("Any", self).subscribe(subject, queue, receive)
-        except BaseException:
-            self.taps.pop(sid, None)
-            raise
-        return made
+        elif offer is not None:
+            self.offers[sid] = offer
+        return sid
 
-    async def leave(self, subscription: Subscription) -> None:
-        """Take no more of a subscription, and return when all that had arrived were received, or raise in time."""
-        try:
-            await asyncio.wait_for(subscription.drain(), DRAIN_TIMEOUT_S / 2)  # type: ignore[no-untyped-call]
-        finally:
-            self.taps.pop(cast("Any", subscription)._id, None)  # noqa: SLF001 - how nats-py knows it
+    async def listen(self, sid: int, subject: str, queue: str) -> None:
+        """Subscribe."""
+        await self._send_command(f"SUB {subject} {queue} {sid}\r\n".encode())
+        await self._flush_pending()
+
+    async def leave(self, sid: int) -> None:
+        """Unsubscribe; what was sent to us before still comes, ahead of the answer to a flush."""
+        if self.is_connected:
+            await self._send_unsubscribe(sid)
+
+    def forget(self, sid: int) -> None:
+        """Hand nothing of a subscription to anybody any more."""
+        self.taps.pop(sid, None)
+        self.offers.pop(sid, None)
 
     async def publish_each(self, ways: Sequence[tuple[str, str]], payload: bytes) -> None:
         """Publish the same payload to each (subject, reply) as one write."""
@@ -260,6 +267,15 @@ class StrictClient(Client):
                     found = await self._process_headers(headers)  # pyright: ignore[reportUnknownMemberType] - untyped
                 self._tapped(take, subject.decode(), data, found)
                 return
+            offer = self.offers.get(sid)
+            if offer is not None:
+                self.stats["in_msgs"] += 1
+                self.stats["in_bytes"] += len(data)
+                found = None
+                if headers:
+                    found = await self._process_headers(headers)  # pyright: ignore[reportUnknownMemberType] - untyped
+                offer(subject.decode(), reply.decode(), data, found, self)
+                return
             await super()._process_msg(sid, subject, reply, data, headers)
         except (ValueError, IndexError) as error:
             # a subject that is not UTF-8, a header block of a bare or an undecodable status
@@ -271,6 +287,18 @@ class StrictClient(Client):
         except Exception:
             # as for other receivers: a bug loses its message, not the connection's reader
             log.exception("bus.receiver_bug", subject=subject)
+
+    async def _process_pong(self) -> None:
+        """Pass over an answer that nobody waits for any more."""
+        pongs = cast("list[asyncio.Future[bool]]", self._pongs)  # pyright: ignore[reportUnknownMemberType] - untyped
+        if pongs and pongs[0].done():
+            pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
+    async def _read_loop(self) -> None:
+        """End a connection that is read no more, whatever the reason is."""
+        await super()._read_loop()
+        await self._process_op_err(nats.errors.UnexpectedEOF())
 
     async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
         """Ping behind what is pending; stock nats-py overtakes it, and a flush returns before it was sent."""
