@@ -27,6 +27,7 @@ from antiphon.app import MasterRole, embedded
 from antiphon.bus.bus import Bus
 from antiphon.bus.connect import connect as connect_with
 from antiphon.bus.endpoint import resolve
+from antiphon.bus.nats import NatsTransport
 from antiphon.bus.server import EmbeddedServer
 from antiphon.bus.strict import StrictClient
 from antiphon.client import user_name
@@ -156,6 +157,13 @@ class Scene:
         self._stack.push_async_callback(bus.close)
         return bus
 
+    async def transport(self) -> NatsTransport:
+        """A master's way to the account where everybody is."""
+        inbox, logins = f"_I.master.{secrets.token_hex(4)}", Fixed(self.vault.master)
+        made = await NatsTransport.connect(resolve(self.server.url), name="master", inbox=inbox, logins=logins)
+        self._stack.push_async_callback(made.close)
+        return made
+
     async def client(self, party: Party | None = None) -> Client:
         """A publisher that searches."""
         party = party or await self.party()
@@ -235,6 +243,11 @@ async def _closed(client: StrictClient) -> None:
 def let_all(patch: pytest.MonkeyPatch) -> None:
     """Have the server let everybody publish and subscribe everything."""
     patch.setattr("antiphon.decide.login.grants", lambda *_who, **_how: EVERYTHING)
+
+
+def in_one_account(patch: pytest.MonkeyPatch) -> None:
+    """Have masters that start from now on keep their buckets where everybody is."""
+    patch.setattr(NatsTransport, "store", property(lambda _self: None, lambda _self, _store: None), raising=False)
 
 
 def inbox(name: str) -> str:

@@ -111,6 +111,8 @@ class Gate:
         heads = Headcount(limits.heads)
         is_asked = bus.transport.asks_for_login
         if is_asked:
+            assert isinstance(bus.transport, NatsTransport), "a bus in memory asks nobody"
+            bus.transport.store, _ = await self._connect("store", self.vault.store)
             await self._start_system(supervisor, bus, audit, heads)
         else:
             self._put_on_badge(bus, audit, Knocks(limits.knocks))

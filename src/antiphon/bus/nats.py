@@ -73,6 +73,8 @@ class NatsTransport:
         self._numbers = 0
         self._violated: list[Callable[[str], None]] = []
         self._seldom = Seldom()
+        self.store: NatsTransport | None = None
+        """The way to an account with the masters' buckets and counters and nobody else in it; None where it is this."""
         self.violations = 0
         """How often the server has refused a publish or a subscription."""
 
@@ -203,10 +205,14 @@ class NatsTransport:
 
     async def key_value(self, bucket: Bucket) -> KeyValue:
         """Open a declared bucket, creating it where it is missing."""
+        if self.store is not None:
+            return await self.store.key_value(bucket)
         return await open_bucket(self, CurrentJetStream(self._line), bucket)
 
     async def counter(self, stream: CounterStream) -> Counter:
         """Open declared counters, creating the stream where it is missing."""
+        if self.store is not None:
+            return await self.store.counter(stream)
         return await open_counter(self, CurrentJetStream(self._line), stream)
 
     async def journal(self, stream: JournalStream) -> Journal:

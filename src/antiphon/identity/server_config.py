@@ -1,9 +1,12 @@
 """What the nats-server's configuration says of identity: accounts, limits, and who answers for everybody else (ADR-26).
 
-Three accounts: `SYS` sees the whole server and ends connections; `AUTH` holds nobody but the callout, which may hear
-authorization requests and answer each once; `APP` is the fabric. Their static users are nkeys whose seeds are in the
-vault. Everybody else is put into `APP` with the permissions that the callout says, or refused: there is no anonymous
-user. Text, from public keys alone, so it may be printed.
+Four accounts: `SYS` sees the whole server and ends connections; `AUTH` holds nobody but the callout, which may hear
+authorization requests and answer each once; `APP` is the fabric; `STORE` holds nobody but masters and has their
+buckets. For the server checks no reply subject, and its own answers (that a stream has stored a message, or what it
+holds) go wherever an asker aims them, and are stored there: whoever may write or read any stream of an account can
+write every bucket of that account. Static users are nkeys whose seeds are in the vault. Everybody else is put into
+`APP` with the permissions that the callout says, or refused: there is no anonymous user. Text, from public keys alone,
+so it may be printed.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ SYSTEM_ACCOUNT: Final = "SYS"
 CALLOUT_ACCOUNT: Final = "AUTH"
 APP_ACCOUNT: Final = "APP"
 """The one account that the callout puts anybody into; hard-coded, because the issuer's key could sign for any."""
+STORE_ACCOUNT: Final = "STORE"
+"""Where the masters' buckets are; nothing that a client says reaches it."""
 ASK: Final = "$SYS.REQ.USER.AUTH"
 """Where the server asks the callout."""
 ANSWER_MS_MAX: Final = 2_000
@@ -35,8 +40,8 @@ class AccountLimits:
         subscriptions: of each connection in `APP`; the server reads an account's bound as one of every connection.
             A master has about a hundred. Whoever makes more is disconnected.
         payload_bytes: of one message.
-        streams: JetStream's, of `APP`.
-        consumers: JetStream's, of `APP`.
+        streams: JetStream's, of `APP` and of `STORE` each.
+        consumers: JetStream's, likewise.
     """
 
     connections: int = 20_000
@@ -49,7 +54,8 @@ class AccountLimits:
 def configuration(public: PublicNames, limits: AccountLimits | None = None) -> str:
     """Return the lines of a server's configuration that make it ask the callout; for `Options.more`, or an include."""
     most = limits or AccountLimits()
-    static = f"{public.callout}, {public.master}, {public.system}"
+    static = f"{public.callout}, {public.master}, {public.system}, {public.store}"
+    jetstream = f"jetstream: {{ max_streams: {most.streams}, max_consumers: {most.consumers} }}"
     return f"""\
 accounts {{
   {SYSTEM_ACCOUNT}: {{ users: [ {{ nkey: {public.system} }} ] }}
@@ -66,13 +72,17 @@ accounts {{
     ]
   }}
   {APP_ACCOUNT}: {{
-    jetstream: {{ max_streams: {most.streams}, max_consumers: {most.consumers} }}
+    {jetstream}
     limits: {{
       max_connections: {most.connections}
       max_subscriptions: {most.subscriptions}
       max_payload: {most.payload_bytes}
     }}
     users: [ {{ nkey: {public.master} }} ]
+  }}
+  {STORE_ACCOUNT}: {{
+    {jetstream}
+    users: [ {{ nkey: {public.store} }} ]
   }}
 }}
 system_account: {SYSTEM_ACCOUNT}

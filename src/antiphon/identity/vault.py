@@ -9,6 +9,7 @@ worth nothing. Masters on other machines get a copy of the folder.
 from __future__ import annotations
 
 import base64
+import hmac
 import os
 import shutil
 import tempfile
@@ -38,6 +39,7 @@ class PublicNames:
         callout: the user (`U...`) that answers the server's authorization requests, in the account `AUTH`.
         master: the user of the masters, in the account `APP`.
         system: the user that ends connections, in the account `SYS`.
+        store: the user that keeps the masters' buckets, in the account `STORE`, which nobody else can reach.
         xkey: the curve key (`X...`) that requests are sealed for.
     """
 
@@ -45,6 +47,7 @@ class PublicNames:
     callout: str
     master: str
     system: str
+    store: str
     xkey: str
 
 
@@ -99,6 +102,11 @@ class Vault:
         return cls(**pairs, xkey=xkey, pepper=pepper)
 
     @property
+    def store(self) -> KeyPair:
+        """The user that keeps the masters' buckets; it follows from the pepper."""
+        return KeyPair(Role.USER, hmac.digest(self.pepper, b"antiphon store key", "sha256"))
+
+    @property
     def public(self) -> PublicNames:
         """The public halves."""
         return PublicNames(
@@ -106,6 +114,7 @@ class Vault:
             callout=self.callout.public,
             master=self.master.public,
             system=self.system.public,
+            store=self.store.public,
             xkey=self.xkey.public,
         )
 

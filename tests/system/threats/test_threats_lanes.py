@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -23,7 +24,7 @@ from antiphon.messages.registry import NodeJoin
 from antiphon.messages.search import Outcome
 from antiphon.messages.tokens import Enrol
 from antiphon.runtime.discovery import Discovery
-from arena import Scene, both, drawn, happens, inbox, let_all, no, yes
+from arena import Scene, both, drawn, happens, in_one_account, inbox, let_all, no, opened, yes
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -350,25 +351,27 @@ async def test_t13_facts_are_forged_to_the_recorder(
 
 
 @both
-async def test_t14_breakers_are_forged(scene: Scene, monkeypatch: pytest.MonkeyPatch, is_defended: bool) -> None:
+async def test_t14_breakers_are_forged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_defended: bool) -> None:
     """Attacker: a node. Wants: that its competitor is asked no more, so that its own hits come first.
 
-    Defence: the bucket of breakers is written by masters only; the server lets nobody else publish `$KV.>`. Source:
-    FACTS, hole 2: never grant publish on a shared bucket.
+    Defence: the masters' buckets are in an account that has nobody else in it. Source: FACTS, hole 2: never grant
+    publish on a shared bucket. (That the server lets nobody else publish `$KV.>` is off in both runs.)
     """
+    let_all(monkeypatch)
     if not is_defended:
-        let_all(monkeypatch)
-    victim, client = await scene.node(), await scene.client()
-    attacker = await scene.raw(await scene.party(Kind.NODE))
-    now_ms = scene.role.bus.clock.wall_ms()
-    forged = Record(State.OPEN, Reason.FAILURES, by="master", opened_at_ms=now_ms, holds_ms=60_000)
-    key = (victim.name, "one", "search")
-    await attacker.send(f"$KV.{scene.role.bus.prefix}-breakers.{'.'.join(key)}", msgspec.json.encode(forged))
-    [breakers] = [one for one in scene.role.supervisor.children if isinstance(one, BreakerActor)]
-    if not is_defended:
-        assert await happens(lambda: key in breakers.breakers.breakers)
-    [line] = (await client.search("whales", nodes=[victim.name])).nodes
-    assert line.outcome is (Outcome.ANSWERED if is_defended else Outcome.SKIPPED)
+        in_one_account(monkeypatch)
+    async with opened(tmp_path / "data") as arena, arena.scene() as scene:
+        victim, client = await scene.node(), await scene.client()
+        attacker = await scene.raw(await scene.party(Kind.NODE))
+        now_ms = scene.role.bus.clock.wall_ms()
+        forged = Record(State.OPEN, Reason.FAILURES, by="master", opened_at_ms=now_ms, holds_ms=60_000)
+        key = (victim.name, "one", "search")
+        await attacker.send(f"$KV.{scene.role.bus.prefix}-breakers.{'.'.join(key)}", msgspec.json.encode(forged))
+        [breakers] = [one for one in scene.role.supervisor.children if isinstance(one, BreakerActor)]
+        if not is_defended:
+            assert await happens(lambda: key in breakers.breakers.breakers)
+        [line] = (await client.search("whales", nodes=[victim.name])).nodes
+        assert line.outcome is (Outcome.ANSWERED if is_defended else Outcome.SKIPPED)
 
 
 @both

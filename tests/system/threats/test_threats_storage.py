@@ -12,8 +12,10 @@ from nats.js.api import StreamConfig
 
 from antiphon.bus.protocol import Bucket
 from antiphon.decide.grants import Grants
+from antiphon.decide.identities import IdentityRecord
 from antiphon.identity.server_config import AccountLimits
-from arena import Scene, both, drawn, inbox, let_all, opened
+from antiphon.messages.base import Kind
+from arena import Scene, both, drawn, happens, in_one_account, inbox, let_all, opened
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -27,7 +29,7 @@ async def test_t16_one_key_wipes_a_bucket(scene: Scene, monkeypatch: pytest.Monk
     """
     name, js = drawn("bucket"), (await scene.master()).client.jetstream()
     if is_defended:
-        await scene.role.bus.transport.key_value(Bucket(name, "a test's", value_bytes_max=100, bytes_max=10_000))
+        await (await scene.transport()).key_value(Bucket(name, "a test's", value_bytes_max=100, bytes_max=10_000))
     else:
         subjects = [f"$KV.{name}.>"]
         await js.add_stream(
@@ -45,7 +47,7 @@ async def test_t16_one_key_wipes_a_bucket(scene: Scene, monkeypatch: pytest.Monk
 
 @both
 async def test_t17_a_publisher_uses_jetstream(scene: Scene, monkeypatch: pytest.MonkeyPatch, is_defended: bool) -> None:
-    """Attacker: a publisher. Wants: to read the records of all identities, or to delete a bucket.
+    """Attacker: a publisher. Wants: to read what streams hold, or to delete one.
 
     Defence: `$JS.API.>` is granted to masters only. Source: FACTS, "Holes"; `decide/grants.py`. (A consumer's
     `deliver_subject` would also launder stored messages onto anybody's lane.)
@@ -55,9 +57,9 @@ async def test_t17_a_publisher_uses_jetstream(scene: Scene, monkeypatch: pytest.
     party, js = await scene.party(), (await scene.master()).client.jetstream()
     attacker, mine = await scene.raw(party), drawn("precious")
     await js.add_stream(StreamConfig(mine, subjects=[f"{mine}.>"]))
-    answers, prefix = await attacker.listen(f"_I.{party.name}.>"), scene.role.bus.prefix
-    wanted = orjson.dumps({"last_by_subj": f"$KV.{prefix}-identity.id.{party.name}"})
-    await attacker.send(f"$JS.API.STREAM.MSG.GET.KV_{prefix}-identity", wanted, inbox(party.name))
+    await js.publish(f"{mine}.x", b"precious")
+    answers, wanted = await attacker.listen(f"_I.{party.name}.>"), orjson.dumps({"last_by_subj": f"{mine}.x"})
+    await attacker.send(f"$JS.API.STREAM.MSG.GET.{mine}", wanted, inbox(party.name))
     await attacker.send(f"$JS.API.STREAM.DELETE.{mine}", b"", inbox(party.name))
     if not is_defended:
         said = (await answers.next_msg(5)).data + (await answers.next_msg(5)).data
@@ -113,3 +115,43 @@ async def test_t19_a_publisher_makes_a_million_subscriptions(
             assert is_defended
         assert attacker.client.is_connected is not is_defended
         assert scene.role.bus.transport.is_connected
+
+
+@both
+async def test_t64_the_servers_own_answer_is_aimed_at_a_bucket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_defended: bool
+) -> None:
+    """Attacker: a node that may store its own reports in a stream, and read them again. Wants: to be an operator.
+
+    Defence: the masters' buckets are in an account that has nobody else in it, for the server's own answers go, and are
+    stored, wherever an asker aims them. Source: FACTS, hole 1, for JetStream's acknowledgements and direct gets;
+    tried on nats-server 2.15.1.
+    """
+    if not is_defended:
+        in_one_account(monkeypatch)
+    async with opened(tmp_path / "data") as arena, arena.scene() as scene:
+        assert scene.role.gate is not None
+        book, attacker, victim = scene.role.gate.identity.ledger.book, await scene.party(Kind.NODE), await scene.party()
+        stream, bucket = drawn("reports"), f"$KV.{scene.role.bus.prefix}-identity.id"
+        js = (await scene.master()).client.jetstream()
+        await js.add_stream(StreamConfig(stream, subjects=[f"{stream}.>"], allow_direct=True))
+        mine = f"{stream}.of.{attacker.name}"
+        rights = Grants((f"$JS.API.DIRECT.GET.{stream}.{mine}", mine), (f"_I.{attacker.name}.>",))
+        monkeypatch.setattr("antiphon.decide.login.grants", lambda *_who, **_how: rights)
+        raw = await scene.raw(attacker)
+        record = IdentityRecord(name=attacker.name, kind=Kind.OPERATOR)
+        await raw.send(
+            mine, record.model_dump_json().encode(), f"{bucket}.{victim.name}"
+        )  # stored: the answer goes there
+        await raw.send(f"$JS.API.DIRECT.GET.{stream}.{mine}", b"", f"{bucket}.{attacker.name}")
+
+        def kind() -> Kind | None:
+            found = book.identity(attacker.name)
+            return found.kind if found else None
+
+        if not is_defended:
+            assert await happens(lambda: kind() is Kind.OPERATOR)
+        assert await scene.is_let_in(victim)
+        assert kind() is (Kind.NODE if is_defended else Kind.OPERATOR)
+        kept = await (await scene.raw(scene.vault.store)).client.jetstream().streams_info()
+        assert bool(kept) is is_defended
