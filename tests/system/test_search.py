@@ -9,13 +9,14 @@ from typing import Any
 import orjson
 import pytest
 
-from antiphon import Client, Hit, Node, SearchAnswer
+from antiphon import Client, Counts, Found, Hit, Node, Query, SearchAnswer, Statistics
 from antiphon.decide import fuse
 from antiphon.decide.asking import AskingBounds
 from antiphon.errors import CursorExpired, Malformed, NoResponders, RequestError, UnknownMethod, UnknownNode
 from antiphon.messages.facts import InstanceChanged, SearchFinished
 from antiphon.messages.lane import NodeSearch
 from antiphon.messages.search import Outcome
+from antiphon.responder import SearchHandler
 from antiphon.settings import Settings
 from antiphon.testing import virtual_run
 from fabrics import MemoryFabric, until
@@ -516,3 +517,34 @@ def test_the_deadline_reaches_the_handler_whether_it_is_longer_or_shorter_than_t
 
     virtual_run(main())
     assert ended == [("done", 19_950, 8_000), ("cancelled", 950, 950)]
+
+
+async def test_a_node_counts_for_no_more_documents_than_it_joined_with_or_is_registered_for(fleet: Fleet) -> None:
+    await fleet.master()
+    client = await fleet.client("ops")
+
+    def holding(docs: int) -> SearchHandler:
+        async def search(query: Query) -> Found:
+            counts = Counts(tf=(1,) * len(query.terms), length=10)
+            whole = Statistics(docs=docs, total_length=docs * 10, postings=docs * 5, df=(3,) * len(query.terms))
+            return Found(
+                [Hit(id="1", title=f"whale {docs}", snippet=f"whales {docs}", counts=counts)], whole, query.analyser
+            )
+
+        return search
+
+    async def flags(**how: Any) -> dict[str, tuple[str, ...]]:
+        return {line.node: line.flags for line in (await client.search("whales", **how)).nodes}
+
+    await fleet.node("large", holding(50_000), documents=50_000)
+    await fleet.node("liar", holding(40_000), documents=10_000)
+    assert await flags() == {"large": ("docs_clamped",), "liar": ("docs_clamped",)}
+    await client.update("large", documents=50_000)
+    assert await flags() == {"large": (), "liar": ("docs_clamped",)}, "an operator's word lets it count for more"
+    await client.update("liar", documents=40_000)
+    assert (await flags())["liar"] == ("docs_clamped",), "and not beyond its own"
+    first = await client.search("whales", paged=True, explain=True, limit=1)
+    assert first.next is not None
+    second = await client.page(first.next, limit=1)
+    whole = await client.search("whales", explain=True)
+    assert [hit.explain for hit in (*first.hits, *second.hits)] == [hit.explain for hit in whole.hits]

@@ -28,7 +28,8 @@ class Listing:
     question: Question
     fusion: Fusion
     unique: Unique
-    payloads: list[tuple[str, bytes]]
+    payloads: list[tuple[str, bytes, tuple[int | None, int | None]]]
+    """Node, its reply's bytes, and for how many documents it counts (`decide/registry.py`: `sizes`)."""
     coverage: WireCoverage
     lines: list[WireLine]
     is_complete: bool
@@ -37,7 +38,7 @@ class Listing:
 
     def replies(self) -> list[NodeReply]:
         """Return the replies, decoded anew."""
-        return [NodeReply(node, decode_found(data)[0]) for node, data in self.payloads]
+        return [NodeReply(node, decode_found(data)[0], *known) for node, data, known in self.payloads]
 
 
 def coverage(gathering: Gathering, suspects_itself: Callable[[], bool], *, fell_back: bool) -> WireCoverage:

@@ -111,7 +111,7 @@ class Master(Actor):
         listing, fusing = search.listing()
         answer = self.cut(listing, search.replies, fusing, offset=0, limit=call.message.limit, began_us=began_us)
         if answer.next is not None:  # it is paged, and there is more
-            size = sum(len(data) for _, data in listing.payloads)
+            size = sum(len(data) for _, data, _ in listing.payloads)
             self.pages.keep(listing.token, listing, size, self.bus.clock.now_ms())
         self.traffic.finished(answer.nodes)
         if self.facts.is_on:

@@ -27,7 +27,7 @@ from antiphon.decide.fusing import Fusing, NodeReply, Question
 from antiphon.decide.gather import NEVER, Ask, Gathering
 from antiphon.decide.pages import PageBounds
 from antiphon.decide.policy import Principal
-from antiphon.decide.registry import RegistryView
+from antiphon.decide.registry import RegistryView, sizes
 from antiphon.decide.retry import UNDELIVERED, Answer, Budget, RetryBounds, judge
 from antiphon.decide.select import Requirement, select
 from antiphon.errors import AntiphonError, OutOfBudget
@@ -103,7 +103,7 @@ class Search:
         """Lines that hold a place in their node's compartment."""
         self._timer: Timer | None = None
         self.replies: list[NodeReply] = []
-        self._payloads: list[tuple[str, bytes]] = []
+        self._payloads: list[tuple[str, bytes, tuple[int | None, int | None]]] = []
         self.flags: dict[str, tuple[str, ...]] = {}
         self.fallback_lines: list[WireLine] = []
         self._again: deque[Ask] = deque()
@@ -335,9 +335,10 @@ class Search:
             self._wake()
 
     def _keep(self, node: str, found: WireFound, data: bytes, *, is_clipped: bool) -> None:
-        self.replies.append(NodeReply(node, found))
+        known = sizes(self.ground.registry.current, node)
+        self.replies.append(NodeReply(node, found, *known))
         if self.call.message.paged:
-            self._payloads.append((node, data))
+            self._payloads.append((node, data, known))
         if is_clipped:
             self.flags[node] = ("hits_clipped",)
 
@@ -381,7 +382,7 @@ class Search:
             self.fallback_lines.append(one.line)
             if one.found is not None:
                 self.replies.append(NodeReply(one.line.node, one.found))
-                self._payloads.append((one.line.node, one.data))
+                self._payloads.append((one.line.node, one.data, (None, None)))
 
 
 @lru_cache(LANES_MAX)

@@ -54,6 +54,9 @@ class Files:
             f'listen: "127.0.0.1:{port}"',
             *(['http: "127.0.0.1:-1"'] if monitor else []),
             f"max_payload: {MAX_PAYLOAD_BYTES}",
+            # a frozen process leaves its queue groups after some 12 s; with the default of two minutes it takes minutes
+            'ping_interval: "5s"',
+            "ping_max: 2",
             f"ports_file_dir: {_quoted(self._ports)}",
             f"pid_file: {_quoted(self._pid)}",
             f"logfile: {_quoted(self.log)}",

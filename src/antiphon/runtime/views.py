@@ -6,7 +6,6 @@ picture until the new one is there.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -15,21 +14,11 @@ T = TypeVar("T")
 class View(Generic[T]):
     """The last snapshot of one actor's state."""
 
-    __slots__ = ("_changed", "current", "is_ready")
+    __slots__ = ("current",)
 
     def __init__(self, empty: T) -> None:
         self.current = empty
-        self.is_ready = False
-        self._changed = asyncio.Event()
 
     def replace(self, value: T) -> None:
         """Show a new snapshot; only the owner calls this."""
         self.current = value
-        self.is_ready = True
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def changed(self) -> T:
-        """Return the next snapshot."""
-        await self._changed.wait()
-        return self.current
