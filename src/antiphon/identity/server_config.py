@@ -38,7 +38,7 @@ class AccountLimits:
         connections: of `APP`, the masters' included, so the callout lets in fewer (`decide/headcount.py`). Each costs
             the server 42 KB.
         subscriptions: of each connection in `APP`; the server reads an account's bound as one of every connection.
-            A master has about a hundred. Whoever makes more is disconnected.
+            A master has about a hundred. What is more is refused.
         payload_bytes: of one message.
         streams: JetStream's, of `APP` and of `STORE` each.
         consumers: JetStream's, likewise.
