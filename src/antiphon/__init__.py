@@ -11,20 +11,38 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from antiphon.acting.context import ActionContext
     from antiphon.client import Client
+    from antiphon.jobs import Job, JobResult
     from antiphon.messages.handler import Counts, Found, Hit, Query
     from antiphon.messages.lane import Statistics
     from antiphon.messages.search import SearchAnswer
     from antiphon.node import Node
     from antiphon.saga import Saga
 
-__all__ = ["Client", "Counts", "Found", "Hit", "Node", "Query", "Saga", "SearchAnswer", "Statistics"]
+__all__ = [
+    "ActionContext",
+    "Client",
+    "Counts",
+    "Found",
+    "Hit",
+    "Job",
+    "JobResult",
+    "Node",
+    "Query",
+    "Saga",
+    "SearchAnswer",
+    "Statistics",
+]
 
 _HOMES = {
+    "ActionContext": "antiphon.acting.context",
     "Client": "antiphon.client",
     "Counts": "antiphon.messages.handler",
     "Found": "antiphon.messages.handler",
     "Hit": "antiphon.messages.handler",
+    "Job": "antiphon.jobs",
+    "JobResult": "antiphon.jobs",
     "Node": "antiphon.node",
     "Query": "antiphon.messages.handler",
     "Saga": "antiphon.saga",

@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 
 from antiphon import subjects
+from antiphon.actors.actions import Actions
 from antiphon.actors.breaker import BreakerActor, BreakerHandle
 from antiphon.actors.gate import Gate
 from antiphon.actors.master import Master
@@ -58,7 +59,7 @@ log = structlog.get_logger("antiphon.app")
 class MasterRole:
     """The actors of a master, started in this order, stopped in reverse.
 
-    Facts, policy, registry, breaker, search, monitor.
+    Facts, policy, registry, breaker, search, actions, monitor.
 
     Args:
         bus: its connection.
@@ -150,6 +151,23 @@ class MasterRole:
                 access=self.access,
                 verify=self.verify or (self.gate.verify if self.gate is not None else None),
                 traffic=traffic,
+                dice=self.dice,
+            ),
+        )
+        await self.supervisor.start(
+            "actions",
+            lambda: Actions(
+                bus,
+                self.view,
+                facts,
+                handle,
+                rate=settings.action_rate(),
+                jobs_max=settings.jobs_max,
+                dispatch=settings.dispatch(),
+                retries=settings.retries(),
+                bounds=bounds,
+                access=self.access,
+                verify=self.verify or (self.gate.verify if self.gate is not None else None),
                 dice=self.dice,
             ),
         )

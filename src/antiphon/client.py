@@ -29,6 +29,7 @@ from antiphon.decide.overview import merge
 from antiphon.decide.pages import parse_cursor
 from antiphon.errors import CursorExpired, Malformed, NoResponders, NotConnected
 from antiphon.identity.connect import connect, own_name
+from antiphon.jobs import RunsActions
 from antiphon.messages.base import Message
 from antiphon.messages.breakers import BreakerList, BreakerListing, BreakerOrder
 from antiphon.messages.card import Wish
@@ -62,7 +63,7 @@ class CardWords(TypedDict, total=False):
     documents: int
 
 
-class Client:
+class Client(RunsActions):
     """A publisher's connection.
 
     Args:

@@ -15,12 +15,17 @@ AntiphonError
 │   ├── UnknownNode        a node was named that is not registered
 │   ├── UnknownIdentity    an identity or a credential was named that there is none of
 │   ├── AlreadyRegistered  a node or an identity was to be made that is there already, and is another
+│   ├── UnknownAction      an action was named that there is none of there
+│   ├── UnknownJob         a job was named that there is none of, or none that the asker may see
 │   ├── UnknownMethod      a fusion method or balancing strategy was named that is not in its catalogue
 │   ├── CursorExpired      the page's list is gone (60 s by default)
 │   ├── InvalidSaga        a saga's steps, order or references make no sense together
 │   ├── UnknownSaga        a saga was named that there is none of
 │   ├── AlreadySubmitted   a saga was submitted under the id of another one
 │   ├── WrongState         an order that a saga cannot take as it is now
+│   ├── Unconfirmed        a destructive action was not confirmed
+│   ├── Declined           the handler of an action will not do it, and says why
+│   ├── Cancelled          the job was cancelled before it had ended
 │   └── Abandoned          the asker left before there was an answer
 ├── ServiceError           the answering side is to blame
 │   ├── Internal           a bug while answering; the details are in the responder's log
@@ -133,6 +138,18 @@ class AlreadyRegistered(RequestError):
     code = "already_registered"
 
 
+class UnknownAction(RequestError):
+    """An action was named that there is none of there, or none that the asker may see."""
+
+    code = "unknown_action"
+
+
+class UnknownJob(RequestError):
+    """A job was named that there is none of, or none that the asker may see; results are kept for a day."""
+
+    code = "unknown_job"
+
+
 class UnknownMethod(RequestError):
     """A fusion method or balancing strategy was named that is not in its catalogue."""
 
@@ -167,6 +184,24 @@ class WrongState(RequestError):
     """An order that a saga cannot take as it is now: it has ended, is past its pivot, or is not parked there."""
 
     code = "wrong_state"
+
+
+class Unconfirmed(RequestError):
+    """A destructive action was not confirmed; the text says where it would run."""
+
+    code = "unconfirmed"
+
+
+class Declined(RequestError):
+    """The handler of an action will not do what it was asked, however often; the text is the node author's own."""
+
+    code = "declined"
+
+
+class Cancelled(RequestError):
+    """The job was cancelled before it had ended."""
+
+    code = "cancelled"
 
 
 class Abandoned(RequestError):

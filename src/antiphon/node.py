@@ -28,17 +28,20 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import structlog
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from antiphon import logs, subjects
+from antiphon.acting.declared import Action, declare
 from antiphon.bus.bus import Bus
 from antiphon.bus.codec import first_reason
-from antiphon.errors import InvalidSetting
+from antiphon.decide import contract
+from antiphon.errors import InvalidSetting, Malformed
 from antiphon.identity import kept
 from antiphon.identity.connect import Wanted, connect
+from antiphon.messages.actions import Effect
 from antiphon.messages.base import Kind
 from antiphon.messages.lane import NodeSearch
 from antiphon.messages.registry import NodeJoin
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("antiphon.node")
 
 H = TypeVar("H", bound=SearchHandler)
+A = TypeVar("A", bound=Callable[..., Any])
 
 
 class Node:
@@ -110,6 +114,7 @@ class Node:
         self._documents = documents if callable(documents) else None
         self._capabilities = tuple(capabilities)
         self._search: SearchHandler | None = None
+        self._actions: dict[str, Action] = {}
         self._verify: Verify | None = None
         self._bus: Bus | None = None
         self._discovery: Discovery | None = None
@@ -135,11 +140,71 @@ class Node:
         self._search = handler
         return handler
 
+    def action(
+        self,
+        name: str,
+        *,
+        params: type[BaseModel] | None = None,
+        result: type[BaseModel] | None = None,
+        description: str = "",
+        effect: Effect | Literal["read", "write", "destructive"] = "write",
+        idempotent: bool = False,
+        compensates: str | None = None,
+        dry_run: bool = False,
+        aggregates: Mapping[str, str] | None = None,
+    ) -> Callable[[A], A]:
+        """Register a function that does something when it is asked to; a decorator (docs/actions.md).
+
+        It is called with the params, where there are any, and with an `ActionContext` if it takes one more argument.
+        It may be `async` or a plain function (then it runs in a thread).
+
+        Args:
+            name: the action's, as a subject token.
+            params: the model of what it takes; None where it takes nothing.
+            result: the model of what it returns; None for any JSON.
+            description: a sentence for people; default: the first line of the function's docstring.
+            effect: what it does to this system; what is `destructive` has to be confirmed.
+            idempotent: whether doing it twice is the same as once; only then is it ever asked twice.
+            compensates: the action of this node that it undoes.
+            dry_run: whether it looks at `context.dry_run`.
+            aggregates: what is made of fields of all nodes' results: field -> `sum`, `mean` or `histogram`.
+
+        Raises:
+            InvalidSetting: there is one of that name, it cannot be called so, or its contract is out of bounds.
+        """
+
+        def register(handler: A) -> A:
+            if name in self._actions:
+                raise InvalidSetting(f"the node {self.name} has an action {name} already")
+            declared = declare(
+                name,
+                handler,
+                params=params,
+                result=result,
+                description=description or (inspect.getdoc(handler) or "").partition("\n")[0],
+                effect=effect,
+                idempotent=idempotent,
+                compensates=compensates,
+                has_dry_run=dry_run,
+                aggregates=dict(aggregates or {}),
+            )
+            try:
+                contract.check(declared.contract, compiles=False)
+            except Malformed as error:
+                raise InvalidSetting(error.text) from None
+            self._actions[name] = declared
+            self.card()
+            return handler
+
+        return register
+
     def card(self) -> NodeJoin:
         """Return what this instance tells the registry of itself; raises `InvalidSetting` for a field out of bounds."""
         handled = ("search",) if self._search is not None else ()
+        able = tuple(dict.fromkeys((*handled, *self._actions, *self._capabilities)))
+        contracts = tuple(action.contract for action in self._actions.values())
         try:
-            return NodeJoin.model_validate({**self._card, "capabilities": (*handled, *self._capabilities)})
+            return NodeJoin.model_validate({**self._card, "capabilities": able, "actions": contracts})
         except ValidationError as error:
             raise InvalidSetting(f"node {self.name}: {first_reason(error)}") from None
 
@@ -150,6 +215,7 @@ class Node:
             instance=self.instance,
             card=self.card(),
             search=self._search,
+            actions=self._actions,
             documents=self._documents,
             bounds=self.bounds,
             verify=self._verify,
@@ -185,6 +251,10 @@ class Node:
             NotAuthenticated: the credential is refused.
             NotConnected: no server is there; the text says what to do.
         """
+        for action in self._actions.values():
+            undone = action.contract.compensates
+            if undone is not None and undone not in self._actions:
+                raise InvalidSetting(f"{action.contract.name} compensates {undone}, which {self.name} does not have")
         self._bus = bus or await self.connect(nats, context=context, data=data, credentials=credentials)
         started = self._bus
         self._verify = verify or self._verify or self._bus.verify
@@ -204,8 +274,14 @@ class Node:
             description=self.card().description or f"the node {self.name}",
             endpoints=lambda: [] if self._responder is None else self._responder.endpoints,
             metadata={"role": "node"},
+            details=self._details,
         )
         await self._discovery.start()
+
+    def _details(self) -> dict[str, dict[str, str]]:
+        """Return what discovery tells of the endpoint that runs actions: their contracts, as JSON."""
+        told = {name: action.contract.model_dump_json(exclude_none=True) for name, action in self._actions.items()}
+        return {"run_action": told} if told else {}
 
     async def connect(
         self,
@@ -274,7 +350,7 @@ class Node:
         credentials: Path | None = None,
     ) -> None:
         """Start, and serve until SIGINT or SIGTERM or until this task is cancelled; then stop cleanly."""
-        if self._search is None:
+        if self._search is None and not self._actions:
             log.warning("node.no_handler", node=self.name)
         await self.start(nats, context=context, data=data, credentials=credentials)
         assert self._running is not None

@@ -7,18 +7,21 @@ has lost its memory finds it; leaves before it stops listening. While no master 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from antiphon.acting.declared import Action
+from antiphon.acting.running import RunBounds, Runs
 from antiphon.bus.bus import Bus, Call
 from antiphon.decide import present
 from antiphon.errors import AntiphonError, HandlerFailed, NotAllowed, UnknownMethod
 from antiphon.messages.base import Acknowledged, Message
 from antiphon.messages.handler import Query
+from antiphon.messages.jobs import NodeAccepted, NodeRun
 from antiphon.messages.lane import Load, NodeCancel, NodeFound, NodeSearch
 from antiphon.messages.ping import NodePing, NodePong
 from antiphon.messages.registry import HeartBeaten, NodeJoin, NodeLeave
@@ -41,6 +44,12 @@ class NodeBounds:
     """Questions worked on at once; one more is refused with `Overloaded`."""
     threads_max: int = 8
     """Synchronous handlers running at once."""
+    runs_max: int = 64
+    """Actions running at once; one more is refused with `Overloaded`."""
+    progress_ms: int = 100
+    """How often one run tells how far it is; what comes in between is told with the next."""
+    inline_ms: int = 20
+    """How long the end of an action is waited for that is to be in the answer itself."""
     join_budget_ms: int = 1_000
     join_retry_ms: int = 250
     rejoin_ms: int = 30_000
@@ -62,15 +71,18 @@ class Responder(Actor):
         instance: str,
         card: NodeJoin,
         search: SearchHandler | None,
+        actions: Mapping[str, Action] | None = None,
         bounds: NodeBounds | None = None,
         verify: Verify | None = None,
         documents: Callable[[], int | None] | None = None,
     ) -> None:
         self.node_bounds = bounds or NodeBounds()
-        limits = ActorBounds(
-            conversations_max=self.node_bounds.running_max, stop_grace_ms=self.node_bounds.stop_grace_ms
+        super().__init__(
+            bus,
+            bounds=ActorBounds(
+                conversations_max=self.node_bounds.running_max, stop_grace_ms=self.node_bounds.stop_grace_ms
+            ),
         )
-        super().__init__(bus, bounds=limits)
         self.instance = instance
         self.card = card
         self.joined = asyncio.Event()
@@ -78,6 +90,15 @@ class Responder(Actor):
         self._verify = verify
         self._documents = documents
         self._handlers = Handlers(self.node_bounds.threads_max, bus.name, instance)
+        limits = self.node_bounds
+        self.runs = Runs(
+            bus,
+            instance,
+            actions or {},
+            self._handlers,
+            load=lambda: self.load,
+            bounds=RunBounds(limits.runs_max, limits.progress_ms, limits.inline_ms),
+        )
         self._latency_us = 0.0
         self._made_ms = bus.clock.now_ms()
         self._heartbeat_ms = self.node_bounds.join_retry_ms
@@ -108,12 +129,13 @@ class Responder(Actor):
     async def stop(self, *, is_crashed: bool = False) -> None:
         """Stop as every actor does, then end the threads."""
         await super().stop(is_crashed=is_crashed)
+        await self.runs.stop(self.node_bounds.stop_grace_ms)
         self._handlers.stop()
 
     @property
     def load(self) -> Load:
         """How busy this instance is."""
-        return Load(in_flight=len(self.conversations), latency_us=round(self._latency_us))
+        return Load(in_flight=len(self.conversations) + len(self.runs), latency_us=round(self._latency_us))
 
     def _load_since_start(self) -> Load:
         counted = {"cancelled": self.conversations.cancelled, "wasted_us": self.conversations.wasted_us}
@@ -125,8 +147,9 @@ class Responder(Actor):
 
     @answers(NodeCancel)
     async def cancel(self, call: Call[NodeCancel]) -> Acknowledged:
-        """Cut off the handler of a question that nobody waits for."""
+        """Cut off the handler of a question or a job that nobody waits for."""
         self.conversations.cancel(call.message.ticket)
+        self.runs.cancel(call.message.ticket)
         return Acknowledged()
 
     @converses(NodeSearch)
@@ -137,6 +160,15 @@ class Responder(Actor):
             self._check_behalf(ask, self._verify)
         return Encoded(await self.find(ask))
 
+    @converses(NodeRun)
+    async def run_action(self, call: Call[NodeRun]) -> NodeAccepted:
+        """Begin an action; how far it is and how it ended goes into the job's record."""
+        ask = call.message
+        if self._verify is not None and (ask.behalf is not None or ask.delegate is not None):
+            self._check_behalf(ask, self._verify)
+        end = await self.runs.accept(ask)
+        return NodeAccepted(job=ask.job, end=end, load=self.load)
+
     @converses(NodePing)
     async def ping(self, call: Call[NodePing]) -> NodePong:  # noqa: ARG002 - a ping asks nothing else
         """Say that this instance is there; not in the mailbox, where a join may be waiting for a master."""
@@ -144,8 +176,8 @@ class Responder(Actor):
         others = load.model_copy(update={"in_flight": load.in_flight - 1})  # this one is no work
         return NodePong(load=others, version=self.card.version, uptime_ms=self.bus.clock.now_ms() - self._made_ms)
 
-    def _check_behalf(self, ask: NodeSearch, verify: Verify) -> None:
-        """Raise `NotAllowed` where a question is asked on somebody's behalf and no token says so."""
+    def _check_behalf(self, ask: NodeSearch | NodeRun, verify: Verify) -> None:
+        """Raise `NotAllowed` where something is asked on somebody's behalf and no token says so."""
         try:
             _claimed(ask, verify)
         except NotAllowed as error:
@@ -240,7 +272,7 @@ class Responder(Actor):
             log.info("node.not_beaten", node=self.bus.name, code=error.code)
 
 
-def _claimed(ask: NodeSearch, verify: Verify) -> None:
+def _claimed(ask: NodeSearch | NodeRun, verify: Verify) -> None:
     """Raise `NotAllowed` unless a token says that this delegate asks for this caller."""
     if ask.behalf is None or ask.delegate is None:
         raise NotAllowed("it is asked on somebody's behalf, and one of token and delegate is missing")

@@ -90,6 +90,11 @@ class Settings(BaseSettings):
         default=10, ge=1, description="standing delay in this process above which fewer searches are taken on"
     )
 
+    actions_per_minute: int = Field(
+        default=600, ge=0, description="actions of one caller a minute; as many may come at once; 0 is no limit"
+    )
+    jobs_max: int = Field(default=256, ge=1, description="jobs that run at once on one master; more are refused")
+
     balancer: str = Field(default=balance.DEFAULT, description="how an instance of a node is picked")
     node_floor_ms: int = Field(
         default=500, ge=1, description="a node is waited for at least this long: a burst must not look like silence"
@@ -231,6 +236,11 @@ class Settings(BaseSettings):
         """Return the limits of asking again."""
         permille = self.retry_permille
         return RetryBounds(self.retry_attempts_max, share_permille=permille, per_s_min=1 if permille else 0)
+
+    def action_rate(self) -> Rate | None:
+        """Return how often one caller may begin an action."""
+        per_minute = self.actions_per_minute
+        return Rate(per_minute, MINUTE_MS, per_minute) if per_minute else None
 
     def door(self) -> DoorBounds:
         """Return whom a master lets in."""

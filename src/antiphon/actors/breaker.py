@@ -36,7 +36,7 @@ from antiphon.decide.breaker import (
     Verb,
 )
 from antiphon.decide.breakers import Breakers, BreakerView
-from antiphon.decide.dispatch import SEARCH
+from antiphon.decide.dispatch import RUN, SEARCH
 from antiphon.decide.ending import Ending, ending_of
 from antiphon.decide.failures import Key
 from antiphon.decide.registry import RegistryView
@@ -54,7 +54,7 @@ TICK_MS = 250
 IDLE_MS = 1_000
 """A granted probe that no search has taken within this is a ping's."""
 PING_BUDGET_MS = 1_000
-VERBS = (SEARCH,)
+VERBS = (SEARCH, RUN)
 """What has breakers."""
 HAND_TRIES_MAX = 8
 """Times that a reset by hand tries to be the last to write."""
@@ -168,7 +168,7 @@ class BreakerActor(Actor):
         """Move breakers by hand; a hand wins over whatever masters write."""
         asked = call.message
         if asked.verb not in VERBS:
-            raise Malformed(f"{asked.verb!r} has no breakers; {', '.join(VERBS)} has")
+            raise Malformed(f"{asked.verb!r} has no breakers; {' and '.join(VERBS)} have")
         node = self.registry.current.nodes.get(asked.node)
         known = {
             instance for name, instance, verb in self.breakers.breakers if (name, verb) == (asked.node, asked.verb)

@@ -23,7 +23,7 @@ from antiphon.bus.assets import registry_of
 from antiphon.bus.bus import Bus, Call
 from antiphon.bus.codec import encode, first_reason
 from antiphon.bus.protocol import Entry, KeyValue, Watch
-from antiphon.decide import balance, cards, filters, registry
+from antiphon.decide import balance, cards, contract, filters, registry
 from antiphon.decide.policy import Access
 from antiphon.decide.registry import Change, Patience, RegistryView
 from antiphon.errors import NotAllowed, NotConnected, Overloaded, UnknownNode, UnknownVersion
@@ -117,6 +117,8 @@ class Registry(Actor):
             raise NotAllowed(f"{call.caller!r} is a name of masters")
         if card.protocol.split(".")[0] != PROTOCOL:
             raise UnknownVersion(f"protocol {card.protocol!r}; this registry speaks {PROTOCOL}")
+        for action in card.actions:
+            contract.check(action)
         key = (call.caller, card.instance)
         known = self._state.get(key)
         if known is None and sum(node == call.caller for node, _ in self._state) >= INSTANCES_MAX:

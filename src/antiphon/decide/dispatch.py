@@ -30,6 +30,8 @@ from antiphon.decide.registry import NodeView, RegistryView
 US = 1_000
 SEARCH = "search"
 """The verb whose breakers searches ask."""
+RUN = "run"
+"""The verb whose breakers actions ask."""
 
 
 class Judges(Protocol):
@@ -62,6 +64,25 @@ class DispatchBounds:
     bound: BoundLimits = field(default_factory=BoundLimits)
     bulkhead: BulkheadBounds = field(default_factory=BulkheadBounds)
     hedge: HedgeBounds = field(default_factory=HedgeBounds)
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """Whom to ask of one node, or why nobody.
+
+    Attributes:
+        instance: whom; None where nobody can be asked.
+        is_probe: whether asking it is a breaker's probe.
+        code: why nobody.
+        text: the same for people.
+        after_ms: when it may be asked, where it only has to wait.
+    """
+
+    instance: str | None
+    is_probe: bool = False
+    code: str = ""
+    text: str = ""
+    after_ms: int = 0
 
 
 class Leg:
@@ -111,10 +132,11 @@ class NodeBook:
 
 
 class Dispatch:
-    """One master's book of the fleet."""
+    """One master's book of the fleet, for one verb."""
 
-    def __init__(self, bounds: DispatchBounds, judges: Judges, dice: Random) -> None:
+    def __init__(self, bounds: DispatchBounds, judges: Judges, dice: Random, *, verb: str = SEARCH) -> None:
         self.bounds = bounds
+        self.verb = verb
         self.judges = judges
         self.dice = dice
         self.hedges = bounds.hedge.budget()
@@ -148,18 +170,50 @@ class Dispatch:
         if balancer is not None:
             balance.strategy(balancer)
         if registry is not self._registry:
-            self._registry = registry
-            # one in use is kept: whoever is in its compartment has to leave this one, and whoever waits is told
-            self._books = {
-                name: book
-                for name, book in self._books.items()
-                if name in registry.nodes or book.bulkhead.in_flight or book.bulkhead.waiting
-            }
+            self._turn(registry)
         shut = self.judges.view
         return [
             self._one(node, shut, waiter, at, left_ms, now_ms, balancer or node.balancer or self.bounds.balancer)
             for at, node in enumerate(nodes)
         ]
+
+    def pick(self, registry: RegistryView, node: NodeView, instances: tuple[str, ...], now_ms: int) -> Pick:
+        """Return whom to ask of a node among some of its instances: one request that is awaited by somebody else.
+
+        It passes through no compartment and has no learned bound: what is asked takes as long as it takes.
+        """
+        if registry is not self._registry:
+            self._turn(registry)
+        active = tuple(one for one in node.active if one in instances)
+        if not active:
+            unasked = _unasked(node)
+            return Pick(None, code=unasked.code, text=unasked.text)
+        name, balancer, shut = node.node, node.balancer or self.bounds.balancer, self.judges.view
+        book = self._books.get(name)
+        if book is None:
+            book = self._books[name] = NodeBook(name, self.bounds)
+        if book.seen is not node or book.balancer != balancer:
+            book.read(node, self.bounds, balancer)
+        if book.rate is not None:
+            after_ms = self._rates.judge(name, book.rate, now_ms).retry_after_ms
+            if after_ms:
+                return Pick(None, code="overloaded", text=f"its rate is used up for {after_ms} ms", after_ms=after_ms)
+        probe = breakers.probe(shut, name, self.verb, active, now_ms)
+        if probe is not None:
+            return Pick(probe.instance, is_probe=True)
+        candidates = breakers.eligible(shut, name, self.verb, active)
+        if not candidates:
+            return Pick(None, code="open", text="its breaker is open")
+        return Pick(book.strategy.order(candidates, book.loads, now_ms, self.dice)[0])
+
+    def _turn(self, registry: RegistryView) -> None:
+        """Forget nodes that have left; one in use is kept: who is in its compartment has to leave this one."""
+        self._registry = registry
+        self._books = {
+            name: book
+            for name, book in self._books.items()
+            if name in registry.nodes or book.bulkhead.in_flight or book.bulkhead.waiting
+        }
 
     def _one(  # noqa: PLR0917 - the hot path: ten calls a search
         self, node: NodeView, shut: BreakerView, waiter: Waiter, at: int, left_ms: int, now_ms: int, balancer: str
@@ -172,8 +226,8 @@ class Dispatch:
             book = self._books[name] = NodeBook(name, self.bounds)
         if book.seen is not node or book.balancer != balancer:
             book.read(node, self.bounds, balancer)
-        candidates = breakers.eligible(shut, name, SEARCH, active)
-        if not candidates and (name, SEARCH) not in shut.shut:
+        candidates = breakers.eligible(shut, name, self.verb, active)
+        if not candidates and (name, self.verb) not in shut.shut:
             return _unasked(node)
         if candidates and book.rate is not None:
             after_ms = self._rates.judge(name, book.rate, now_ms).retry_after_ms
@@ -182,7 +236,7 @@ class Dispatch:
         turn = book.bulkhead.enter((waiter, at), now_ms + left_ms, now_ms).turn
         if turn is Turn.REFUSE:
             return Expected(name, (), code="overloaded", text="its compartment and the queue before it are full")
-        probe = breakers.probe(shut, name, SEARCH, active, now_ms) if turn is Turn.RUN else None
+        probe = breakers.probe(shut, name, self.verb, active, now_ms) if turn is Turn.RUN else None
         if not candidates and probe is None:
             if turn is Turn.RUN:
                 self.left(name, now_ms)
@@ -235,7 +289,7 @@ class Dispatch:
             bound.timed_out(took_us, now_ms)
         elif ending is Ending.SUCCEEDED or ending is Ending.FAILED:
             bound.answered(took_us, now_ms)
-        key = (leg.of.node, leg.instance, SEARCH)
+        key = (leg.of.node, leg.instance, self.verb)
         if leg.is_probe:
             self.judges.probed(key, ending)
         else:
@@ -250,7 +304,7 @@ class Dispatch:
         leg.flight.abandoned(waited_us, now_ms)
         leg.of.bound.timed_out(waited_us, now_ms)
         if leg.is_probe:
-            self.judges.probed((leg.of.node, leg.instance, SEARCH), Ending.ABANDONED)
+            self.judges.probed((leg.of.node, leg.instance, self.verb), Ending.ABANDONED)
 
     def left(self, node: str, now_ms: int) -> None:
         """Note that a search is done with a node that it ran at, and give the room to whoever waits."""

@@ -10,14 +10,14 @@ It is matched by one regular expression a comparison and never evaluated, so it 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from operator import ge, gt, le, lt
-from typing import Final
+from typing import Final, Protocol
 
 from antiphon.errors import Malformed
-from antiphon.messages.registry import NodeEntry, NodeList
+from antiphon.messages.registry import NodeList, Status
 
 COMPARISON: Final = re.compile(
     r"""\s*(?:"(?P<quoted_key>[^"]*)"|(?P<key>[\w./:-]+))
@@ -29,7 +29,38 @@ COMPARISON: Final = re.compile(
 NUMBER: Final = re.compile(r"[+-]?[0-9]{1,15}(\.[0-9]{1,15})?")
 ORDERS: Final[dict[str, Callable[[float, float], bool]]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
 OWN: Final = ("weight", "version", "balancer")
-Filter = Callable[[NodeEntry], bool]
+
+
+class Shown(Protocol):
+    """What a filter looks at; an entry of a listing, and a node as the hot path reads it."""
+
+    @property
+    def node(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def status(self) -> Status:
+        """How it is."""
+        ...
+
+    @property
+    def capabilities(self) -> Collection[str]:
+        """What it can do."""
+        ...
+
+    @property
+    def topics(self) -> Collection[str]:
+        """What it is about."""
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What else it says."""
+        ...
+
+
+Filter = Callable[[Shown], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +71,7 @@ class Comparison:
     sign: str
     value: str
 
-    def holds(self, node: NodeEntry) -> bool:
+    def holds(self, node: Shown) -> bool:
         """Whether a node meets it."""
         said = said_of(node, self.key)
         if self.sign == "!=":
@@ -52,7 +83,7 @@ class Comparison:
         return NUMBER.fullmatch(said) is not None and ORDERS[self.sign](float(said), float(self.value))
 
 
-def said_of(node: NodeEntry, key: str) -> str | None:
+def said_of(node: Shown, key: str) -> str | None:
     """Return what a node says under a key, as text, or None where it says nothing."""
     if key in node.metadata:
         return node.metadata[key]
@@ -89,7 +120,7 @@ def of(ask: NodeList) -> Filter:
     """
     where = () if ask.where is None else parse(ask.where)
 
-    def is_wanted(node: NodeEntry) -> bool:
+    def is_wanted(node: Shown) -> bool:
         return (
             (ask.after is None or node.node > ask.after)
             and (ask.status is None or node.status is ask.status)

@@ -16,9 +16,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from antiphon.decide.cards import Described, described
+from antiphon.messages.actions import ActionContract, ActionLine
 from antiphon.messages.card import NodeCard, Wish
 from antiphon.messages.lane import Load
 from antiphon.messages.registry import InstanceLine, NodeEntry, NodeRecord, Status
+
+LABEL_MAX = 200
+"""Characters of a description in a listing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,16 @@ class Instance:
     load: Load = field(default_factory=Load)
     misses: int = 0
     """Pings in a row without an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An action of a node."""
+
+    contract: ActionContract
+    """As the newest instance has it that is heard, else the newest there is."""
+    instances: tuple[str, ...]
+    """Those that have it exactly so: while a new version is rolled out, old ones are not asked by its contract."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +86,10 @@ class NodeView:
     """For how many documents its statistics may count, as operators have set it."""
     docs_told: int | None = None
     """How many documents it has by its own word: the most of what its instances said at their joins."""
+    version: str = "0"
+    weight: int = 100
+    """Of the node itself, for choosing nodes by it; `weights` are the instances'."""
+    actions: Mapping[str, Offer] = field(default_factory=dict[str, Offer])
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +278,24 @@ def _node_view(node: str, card: NodeCard | None, instances: list[Instance]) -> N
         rate_per_minute=None if card is None else card.rate_per_minute,
         docs_max=None if card is None else card.documents,
         docs_told=_documents(instances),
+        version=it.version,
+        weight=it.weight,
+        actions=_offers(instances),
     )
+
+
+def _offers(instances: Iterable[Instance]) -> dict[str, Offer]:
+    """Return the actions of a node by name."""
+    newest_first = sorted(
+        instances, key=lambda one: (one.status is Status.ACTIVE, one.record.joined_at_ms), reverse=True
+    )
+    offered: dict[str, ActionContract] = {}
+    by: dict[str, list[str]] = {}
+    for one in newest_first:
+        for contract in one.record.actions:
+            if offered.setdefault(contract.name, contract) == contract:
+                by.setdefault(contract.name, []).append(one.record.instance)
+    return {name: Offer(offered[name], tuple(sorted(by[name]))) for name in sorted(offered)}
 
 
 def _documents(instances: Iterable[Instance]) -> int | None:
@@ -283,9 +318,14 @@ def _entry(node: str, card: NodeCard | None, instances: list[Instance], now_ms: 
         max_parallel_requests=None if card is None else card.max_parallel_requests,
         rate_per_minute=None if card is None else card.rate_per_minute,
         documents=_documents(instances) if card is None or card.documents is None else card.documents,
+        actions=tuple(_action_line(offer.contract) for offer in _offers(instances).values()),
         instances=tuple(_line(card, one, now_ms) for one in instances),
         card=card,
     )
+
+
+def _action_line(contract: ActionContract) -> ActionLine:
+    return ActionLine(name=contract.name, effect=contract.effect, description=contract.description[:LABEL_MAX])
 
 
 def _line(card: NodeCard | None, one: Instance, now_ms: int) -> InstanceLine:

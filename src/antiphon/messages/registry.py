@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, Field
 
+from antiphon.messages.actions import ACTIONS_MAX, ActionLine, Contracts
 from antiphon.messages.base import ANYONE, Acknowledged, Count, Fact, Kind, Label, Message, Name, Request, Route, Text
 from antiphon.messages.card import Labels, Metadata, Names, NodeCard, Weight
 from antiphon.messages.lane import Load
@@ -39,6 +40,7 @@ class _Introduction(BaseModel):
     documents: Count | None = Field(
         default=None, description="how many can be found now; its statistics count for hardly more (docs/search.md)"
     )
+    actions: Contracts = ()
 
 
 class NodeRecord(_Introduction, Message):
@@ -108,6 +110,7 @@ class NodeEntry(Message):
     max_parallel_requests: Count | None = None
     rate_per_minute: Count | None = None
     documents: Count | None = Field(default=None, description="as set, else the most that one of its instances tells")
+    actions: tuple[ActionLine, ...] = Field(default=(), max_length=ACTIONS_MAX)
     instances: tuple[InstanceLine, ...]
     card: NodeCard | None = Field(default=None, description="what operators have set; without one it is not registered")
 

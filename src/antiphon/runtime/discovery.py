@@ -33,8 +33,10 @@ class Discovery:
         description: str,
         endpoints: Callable[[], Sequence[Endpoint]],
         metadata: dict[str, str] | None = None,
+        details: Callable[[], dict[str, dict[str, str]]] | None = None,
     ) -> None:
         self._bus = bus
+        self._details: Callable[[], dict[str, dict[str, str]]] = details or dict[str, dict[str, str]]
         self._metadata = metadata or {}
         self._head = {"name": name, "id": instance, "version": version, "metadata": self._metadata}
         self._description = description
@@ -69,8 +71,14 @@ class Discovery:
             self._bus.counters.refuse(error.code)
 
     def _info(self) -> dict[str, Any]:
+        details = self._details()
         endpoints: list[dict[str, Any]] = [
-            {"name": e.name, "subject": e.subject, "queue_group": e.queue or "", "metadata": {}}
+            {
+                "name": e.name,
+                "subject": e.subject,
+                "queue_group": e.queue or "",
+                "metadata": details.get(e.name, {}),
+            }
             for e in self._endpoints()
         ]
         return {"description": self._description, "endpoints": endpoints}

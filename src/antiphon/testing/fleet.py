@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial, wraps
 from random import Random
@@ -101,6 +101,7 @@ class TestFleet:
     def __init__(self, seed: int = 0, *, settings: Settings | None = None, **changed: Any) -> None:
         self.seed = seed
         changed.setdefault("caller_per_minute", 0)
+        changed.setdefault("actions_per_minute", 0)
         self.settings = settings or Settings(**changed)
         self.server = MemoryServer(seed=seed)
         self.faults = Faults(seed, self._transports_of)
@@ -142,7 +143,14 @@ class TestFleet:
         return role
 
     async def node(
-        self, name: str, search: SearchHandler, *, instance: str = "one", verify: Verify | None = None, **card: Any
+        self,
+        name: str,
+        search: SearchHandler | None = None,
+        *,
+        instance: str = "one",
+        verify: Verify | None = None,
+        actions: Mapping[str, Callable[..., Any] | tuple[Callable[..., Any], dict[str, Any]]] | None = None,
+        **card: Any,
     ) -> Node:
         """Start an instance of a node, and return once it is asked.
 
@@ -150,13 +158,18 @@ class TestFleet:
             name: the node's.
             search: its handler, as for `Node.search`.
             instance: its own name; faults know it as `name.instance`.
+            actions: handlers by name, each alone or with what `Node.action` takes besides.
             verify: reads on-behalf-of tokens, as for `Node.start`.
             card: what else `Node` takes.
         """
         party = f"{name}.{instance}"
         work: set[asyncio.Task[Any]] = set()
         node = Node(name, instance=instance, **card)
-        node.search(_watched(search, work))
+        if search is not None:
+            node.search(_watched(search, work))
+        for action, given in (actions or {}).items():
+            handler, how = (given, dict[str, Any]()) if callable(given) else given
+            node.action(action, **how)(_watched(handler, work))
         bus = await self.bus(name, party=party)
         await node.start(bus=bus, verify=verify)
 
@@ -166,7 +179,7 @@ class TestFleet:
                 await node.stop()
 
         self.nodes.append(node)
-        again = partial(self.node, name, search, instance=instance, verify=verify, **card)
+        again = partial(self.node, name, search, instance=instance, verify=verify, actions=actions, **card)
         self._parties[party] = Party(bus, stop, again, work)
         async with asyncio.timeout(JOIN_MS_MAX / 1_000):
             await node.joined()
@@ -281,18 +294,18 @@ class TestFleet:
         return [one for one in transports if isinstance(one, MemoryTransport) and is_of(one.party, party)]
 
 
-def _watched(search: SearchHandler, work: set[asyncio.Task[Any]]) -> SearchHandler:
+def _watched(handler: Callable[..., Any], work: set[asyncio.Task[Any]]) -> Callable[..., Any]:
     """Return the handler, its tasks noted, so that a crash can cut it off; threads cannot be."""
-    if not inspect.iscoroutinefunction(search):
-        return search
+    if not inspect.iscoroutinefunction(handler):
+        return handler
 
-    @wraps(search)
-    async def watched(query: Query) -> Any:
+    @wraps(handler)
+    async def watched(*given: Any) -> Any:
         task = asyncio.current_task()
         assert task is not None, "a handler runs in a task"
         work.add(task)
         try:
-            return await search(query)
+            return await handler(*given)
         finally:
             work.discard(task)
 

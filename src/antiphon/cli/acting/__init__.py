@@ -1,0 +1,1 @@
+"""What `antiphon action` does, one module a verb."""
