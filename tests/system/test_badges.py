@@ -288,7 +288,7 @@ async def test_what_is_taken_away_is_refused_from_the_next_message_on(place: Ope
         party = await place.party(f"web-{what}")
         assert (await place.ask(party.name, party.badge)).complete
         claims = json.loads(decode64(party.badge.split(".")[1]))
-        await place.operator.ask(CredentialRevoke(what=what, id=claims["jti" if what == "token" else "fam"]))  # type: ignore[arg-type]
+        await place.operator.ask(CredentialRevoke(what=what, id=claims["jti" if what == "token" else "fam"]))
         with pytest.raises(NotAuthenticated):
             await place.ask(party.name, party.badge)
         await place.refused("revoked_token" if what == "token" else "revoked_family", party.name)

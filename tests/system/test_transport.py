@@ -439,6 +439,20 @@ async def test_a_server_that_was_killed_has_everybody_back(door: Door) -> None:
     assert (handled, served) == (Counter([b"1"]), Counter([b"2"]))
 
 
+async def test_what_is_lost_with_something_unsent_comes_back_too(door: Door) -> None:
+    master, (node, _) = await door.master(), await door.node()
+    handled = await answers(node, LANE)
+    async with back(*door.buses):
+        os.kill(door.server.pid, signal.SIGSTOP)
+        full = [asyncio.ensure_future(_fill(bus)) for bus in (master, node)]
+        await until(lambda: all(wire(bus)._line.link.pending_data_size > 1_000_000 for bus in (master, node)))
+        await door.lose()
+        await asyncio.gather(*full)
+        await door.bring_back()
+    assert await ask(master, LANE, b"on") == b"on"
+    assert handled == Counter([b"on"]), "and nothing of it is sent later"
+
+
 async def test_a_refusal_that_lasts_is_logged_once_for_each_reason(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(line, "HEALING", RetryBounds(base_ms=20, cap_ms=40))
     node, logins = await door.node()
