@@ -35,6 +35,8 @@ REPLACED_MAX = 16
 """More connections that were replaced close the oldest one; its answers are tried on the current one."""
 EXPIRY_MARGIN_MS: Final = 1_000
 """A replaced connection is closed so long before its token expires: what is sent later is lost with it."""
+ANSWERS_MS_MIN: Final = 500
+"""It stays so long all the same: whoever is answering now can answer on no other, and the server may be a bit later."""
 HEALING = RetryBounds(base_ms=200, cap_ms=10_000)
 """Waits between attempts to make a lost connection again where we were refused: drawn, for others were refused too."""
 WAIT_MS_MAX: Final = 60_000
@@ -254,7 +256,7 @@ class Line:
         left_ms = ANSWERS_MS
         if link.expires_ms is not None:
             now_ms = round(asyncio.get_running_loop().time() * 1_000)
-            left_ms = min(left_ms, link.expires_ms - EXPIRY_MARGIN_MS - now_ms)
+            left_ms = min(left_ms, max(link.expires_ms - EXPIRY_MARGIN_MS - now_ms, ANSWERS_MS_MIN))
         if asked := link.requests():
             await asyncio.wait(asked, timeout=dial.CONNECT_TIMEOUT_S)
         link.let_go()
