@@ -501,6 +501,19 @@ def test_a_round_that_was_commanded_on_an_outcome_that_was_not_read_leaves_a_dou
     assert not any(isinstance(move.event, SagaEnded) for move in moves(stored, NOON_MS)), "the first may have done it"
 
 
+def test_what_was_turned_back_stays_so_for_whoever_cannot_see_why() -> None:
+    """The clock of whoever turned it back at the deadline was ahead of this one's."""
+    saga = Saga("s").step("a", node="n", compensate="una").step("b", node="n")
+    stored = told(commanded(started(saga)), "succeeded", node="n")
+    ahead = moves(stored, stored.deadline_ms)[0]
+    assert isinstance(ahead, Append)
+    undone = fold(stored, Entry(stored.id, 3, NOON_MS, ahead.event, ahead.ticket, ahead.node))
+    assert moves(undone, NOON_MS) == (), "it waits for that, and does nothing forward meanwhile"
+    (move,) = moves(told(undone, "succeeded", "1b", "n"), NOON_MS)
+    assert isinstance(move.event, SagaEnded)
+    assert move.event.state == "compensated"
+
+
 def test_nobody_drives_what_he_cannot_read() -> None:
     newer = read("antiphon.v1.saga.rehearsal.k.fork", b"{}", 2, NOON_MS)
     assert newer is not None
