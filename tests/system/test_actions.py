@@ -349,6 +349,29 @@ async def test_a_canary_that_fails_stops_the_rest(fleet: Fleet) -> None:
     assert sorted(states(result).values()) == ["failed", "skipped", "skipped", "skipped", "skipped"]
 
 
+async def test_a_breaker_held_open_skips_its_node_and_may_stop_the_job(fleet: Fleet) -> None:
+    await fleet.master()
+    await shops(fleet, "blog", "crm", "shop", sync=(sync, SYNC))
+    client = await fleet.client()
+    await client.breaker("open", "blog", verb="run")
+    skipped = await (await client.run("sync", everywhere=True)).result()
+    assert states(skipped) == {"blog": "skipped", "crm": "succeeded", "shop": "succeeded"}
+    assert (skipped.lines[0].code, skipped.end) == ("open", JobEnd.DONE)
+    stopped = await (await client.run("sync", everywhere=True, stop_after=1)).result()
+    assert (set(states(stopped).values()), stopped.end) == ({"skipped"}, JobEnd.STOPPED)
+    assert (await client.search("anything")).coverage.expected == 0
+
+
+async def test_suspended_nodes_are_skipped_and_count_as_no_failure(fleet: Fleet) -> None:
+    await fleet.master()
+    await shops(fleet, "blog", "shop", sync=(sync, SYNC))
+    client = await fleet.client()
+    await client.suspend("blog")
+    result = await (await client.run("sync", everywhere=True, canary=True)).result()
+    assert states(result) == {"blog": "skipped", "shop": "succeeded"}
+    assert result.end is JobEnd.DONE
+
+
 async def test_it_runs_on_one_instance_and_the_same_request_is_the_same_job(fleet: Fleet) -> None:
     began: list[str] = []
 

@@ -218,6 +218,8 @@ class Job:
         registry = self.ground.registry.current
         while ready := self.rollout.ready(now_ms):  # who is skipped makes room for the next
             for at in ready:
+                if self.rollout.end is not None:  # one of these could not be asked, and that was one too many
+                    break
                 name = self.rollout.lines[at].node
                 node = registry.nodes.get(name, self._nodes[name])
                 offer = node.actions.get(action)
