@@ -26,6 +26,8 @@ from antiphon.errors import AntiphonError
 log = structlog.get_logger("antiphon.identity")
 
 RETRY_MS = 500
+ANSWER_MS = 50
+"""Time for the answer to whoever ordered it: it may be he who is to be ended, and a revocation is several records."""
 ORDERS_MAX = 10_000
 """Identities and credentials that wait to be kicked; of the same one the last order counts."""
 
@@ -79,6 +81,7 @@ class Kicker:
         """Carry out orders, for ever."""
         while True:
             await self._ordered.wait()
+            await self._clock.sleep_ms(ANSWER_MS)
             self._ordered.clear()
             await self._carry_out(dict(self._orders))
 
