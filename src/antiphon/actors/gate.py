@@ -8,7 +8,8 @@ starts before everything else of a role, because a node can only join once someb
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
@@ -131,6 +132,13 @@ class Gate:
     def _take(self, actor: IdentityActor) -> None:
         """Judge by a new actor as soon as its book is complete; one that has crashed serves until then."""
         self.actor = actor
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let the kicker carry out nothing meanwhile."""
+        assert self._kicker is not None, "it started before whoever orders this"
+        with self._kicker.held():
+            yield
 
     def kick(self, whom: Whom, why: str) -> None:
         """End every connection that is meant."""

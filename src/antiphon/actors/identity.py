@@ -7,6 +7,7 @@ What is written decides: a token leaves only after its record is in the bucket.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version as installed
 from typing import Protocol
@@ -98,6 +99,10 @@ class Kicks(Protocol):
     def kick(self, whom: Whom, why: str) -> None:
         """End every connection that is meant."""
 
+    def held(self) -> AbstractContextManager[None]:
+        """End none meanwhile: whoever gives an order is answered before it ends his own connection."""
+        ...
+
 
 class IdentityActor(Actor):
     """One master's desk for tokens."""
@@ -188,6 +193,10 @@ class IdentityActor(Actor):
             for held in [*held_ones, *book.owned(ApiKeyRecord, record.name)]:
                 if held.created_ms < record.not_before_ms:
                     self._cut_off(Whom(credential=held.id), "revoked")
+
+    def held(self) -> AbstractContextManager[None]:
+        """End no connection meanwhile."""
+        return nullcontext() if self.kicks is None else self.kicks.held()
 
     def _cut_off(self, whom: Whom, why: str) -> None:
         """End connections now, and those that a callout let in while it had not heard of this yet."""

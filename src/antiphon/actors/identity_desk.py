@@ -137,11 +137,12 @@ class IdentityDesk(Actor):
         name, order = call.message.name, call.message.order
         now_ms = self.bus.clock.wall_ms()
         if order == "revoke":
-            # first the moment before which nothing counts: by it alone everything is refused
-            await self._set(name, lambda _: {"not_before_ms": now_ms + 1})
-            for kind in (FamilyRecord, ApiKeyRecord, InviteRecord):
-                for record in self._book.owned(kind, name):
-                    await self._revoke(record)
+            with self._identity().held():
+                # first the moment before which nothing counts: by it alone everything is refused
+                await self._set(name, lambda _: {"not_before_ms": now_ms + 1})
+                for kind in (FamilyRecord, ApiKeyRecord, InviteRecord):
+                    for record in self._book.owned(kind, name):
+                        await self._revoke(record)
             self._audit("revoked", name, call, why="identity")
         else:
             status = Standing.SUSPENDED if order == "suspend" else Standing.ACTIVE

@@ -10,7 +10,9 @@ in.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import orjson
@@ -63,6 +65,16 @@ class Kicker:
         self._clock = clock
         self._orders: OrderedDict[Whom, str] = OrderedDict()
         self._ordered = asyncio.Event()
+        self._held = 0
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Carry out nothing meanwhile: an order that is several records is answered before it is carried out."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
 
     def kick(self, whom: Whom, why: str) -> None:
         """Order that every connection that is meant be ended."""
@@ -81,6 +93,8 @@ class Kicker:
         """Carry out orders, for ever."""
         while True:
             await self._ordered.wait()
+            while self._held:
+                await self._clock.sleep_ms(ANSWER_MS)
             await self._clock.sleep_ms(ANSWER_MS)
             self._ordered.clear()
             await self._carry_out(dict(self._orders))
