@@ -8,7 +8,7 @@ starts before everything else of a role, because a node can only join once someb
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -134,7 +134,7 @@ class Gate:
         self.actor = actor
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> Generator[None, None, None]:
         """Let the kicker carry out nothing meanwhile."""
         assert self._kicker is not None, "it started before whoever orders this"
         with self._kicker.held():

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import orjson
@@ -68,7 +68,7 @@ class Kicker:
         self._held = 0
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> Generator[None, None, None]:
         """Carry out nothing meanwhile: an order that is several records is answered before it is carried out."""
         self._held += 1
         try:

@@ -59,10 +59,11 @@ async def test_t17_a_publisher_uses_jetstream(scene: Scene, monkeypatch: pytest.
     await js.publish(f"{mine}.x", b"precious")
     answers, wanted = await attacker.listen(f"_I.{party.name}.>"), orjson.dumps({"last_by_subj": f"{mine}.x"})
     await attacker.send(f"$JS.API.STREAM.MSG.GET.{mine}", wanted, inbox(party.name))
+    if not is_defended:  # the server works on both at once, so the second one waits for the first one's answer
+        assert b'"message"' in (await answers.next_msg(5)).data
     await attacker.send(f"$JS.API.STREAM.DELETE.{mine}", b"", inbox(party.name))
     if not is_defended:
-        said = (await answers.next_msg(5)).data + (await answers.next_msg(5)).data
-        assert b'"message"' in said
+        assert b'"success":true' in (await answers.next_msg(5)).data
     assert await attacker.heard(answers) == 0
     assert (mine in [one.config.name for one in await js.streams_info()]) is is_defended
 
