@@ -19,6 +19,7 @@ from antiphon.bus.memory import MemoryServer, MemoryTransport
 from antiphon.bus.nats import NatsTransport
 from antiphon.bus.protocol import Transport
 from antiphon.bus.server import EmbeddedServer, Options
+from antiphon.errors import AntiphonError
 
 
 async def until(true: Callable[[], object], bound_s: float = 10) -> None:
@@ -26,6 +27,25 @@ async def until(true: Callable[[], object], bound_s: float = 10) -> None:
     async with asyncio.timeout(bound_s):
         while not true():  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.002)
+
+
+class Slots:
+    """What a gather heard, by slot."""
+
+    def __init__(self) -> None:
+        self.data: dict[int, bytes] = {}
+        self.errors: dict[int, AntiphonError] = {}
+
+    def __call__(self, slot: int, data: bytes, error: AntiphonError | None) -> None:
+        assert slot not in self.data
+        assert slot not in self.errors
+        if error is None:
+            self.data[slot] = data
+        else:
+            self.errors[slot] = error
+
+    def __len__(self) -> int:
+        return len(self.data) + len(self.errors)
 
 
 class Fabric(Protocol):

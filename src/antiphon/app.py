@@ -66,7 +66,7 @@ class MasterRole:
         settings: its limits.
         fallbacks: nodes in this process that answer when no other does.
         sinks: where alerts go besides the log and the bus.
-        verify: reads on-behalf-of tokens; without one they are refused.
+        verify: reads on-behalf-of tokens; default: the gate, and without one they are refused.
         dice: what choices are drawn with; tests give seeded ones.
         gate: who comes in; None where the server lets everybody in, or where other masters decide it.
     """
@@ -85,7 +85,7 @@ class MasterRole:
         self.bus = bus
         self.gate = gate
         self.sinks = tuple(sinks)
-        self.verify = verify
+        self.verify = verify or (gate.verify if gate is not None else None)
         self.dice = dice
         self.settings = settings
         self.fallbacks = tuple(fallbacks)
@@ -149,7 +149,7 @@ class MasterRole:
                 bounds=bounds,
                 fallbacks=self.fallbacks,
                 access=self.access,
-                verify=self.verify or (self.gate.verify if self.gate is not None else None),
+                verify=self.verify,
                 traffic=traffic,
                 dice=self.dice,
             ),
@@ -167,7 +167,7 @@ class MasterRole:
                 retries=settings.retries(),
                 bounds=bounds,
                 access=self.access,
-                verify=self.verify or (self.gate.verify if self.gate is not None else None),
+                verify=self.verify,
                 dice=self.dice,
             ),
         )
@@ -302,7 +302,7 @@ async def master_role(
     logins = None if vault is None else Fixed(vault.master)
     bus = await connect(name, endpoint=endpoint, prefix=settings.prefix, bounds=settings.bus(), logins=logins)
     gate = None if vault is None else Gate(vault, endpoint)
-    return MasterRole(bus, settings, sinks=sinks, gate=gate, verify=None if gate is None else gate.verify)
+    return MasterRole(bus, settings, sinks=sinks, gate=gate)
 
 
 async def _until_told(role: MasterRole, server: EmbeddedServer | None = None) -> None:

@@ -30,7 +30,7 @@ from antiphon.errors import (
 )
 from antiphon.messages.base import ANYONE, Fact, Kind, Message, Request, Route
 from antiphon.subjects import Template
-from fabrics import Buses, until
+from fabrics import Buses, Slots, until
 
 
 class Told(Message):
@@ -401,25 +401,6 @@ async def test_lane_messages_without_a_masters_inbox_are_dropped_and_counted(bus
 
 
 # -- gather
-
-
-class Slots:
-    """What a gather heard, by slot."""
-
-    def __init__(self) -> None:
-        self.data: dict[int, bytes] = {}
-        self.errors: dict[int, AntiphonError] = {}
-
-    def __call__(self, slot: int, data: bytes, error: AntiphonError | None) -> None:
-        assert slot not in self.data
-        assert slot not in self.errors
-        if error is None:
-            self.data[slot] = data
-        else:
-            self.errors[slot] = error
-
-    def __len__(self) -> int:
-        return len(self.data) + len(self.errors)
 
 
 async def lanes(buses: Buses, count: int, serving: Any = echo) -> list[Bus]:

@@ -12,8 +12,8 @@ from structlog.testing import CapturingLogger
 from antiphon.bus.bus import Bus
 from antiphon.bus.codec import ERROR, ERROR_CODE
 from antiphon.bus.protocol import NO_RESPONDERS, STATUS, Delivery, Headers
-from antiphon.errors import AntiphonError, NoResponders, NotAllowed, NotConnected, Oversize
-from fabrics import Buses, until
+from antiphon.errors import NoResponders, NotAllowed, NotConnected, Oversize
+from fabrics import Buses, Slots, until
 
 
 class Taken:
@@ -30,25 +30,6 @@ class Taken:
     @property
     def data(self) -> list[bytes]:
         return [data for _, data, _ in self.all]
-
-
-class Slots:
-    """What a gather heard, by slot."""
-
-    def __init__(self) -> None:
-        self.data: dict[int, bytes] = {}
-        self.errors: dict[int, AntiphonError] = {}
-
-    def __call__(self, slot: int, data: bytes, error: AntiphonError | None) -> None:
-        assert slot not in self.data
-        assert slot not in self.errors
-        if error is None:
-            self.data[slot] = data
-        else:
-            self.errors[slot] = error
-
-    def __len__(self) -> int:
-        return len(self.data) + len(self.errors)
 
 
 async def echoes(bus: Bus, subject: str, name: bytes = b"") -> None:

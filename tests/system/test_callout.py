@@ -19,7 +19,7 @@ from nats.aio.msg import Msg
 from antiphon.bus.server import EmbeddedServer, Options
 from antiphon.clock import LoopClock
 from antiphon.decide.grants import grants
-from antiphon.decide.identities import GROUPS_MAX, ApiKeyRecord, FamilyRecord, IdentityRecord, Reason
+from antiphon.decide.identities import ApiKeyRecord, FamilyRecord, IdentityRecord, Reason
 from antiphon.decide.login import AccessClaims, Login, bootstrap, full, judge_access, judge_api_key
 from antiphon.identity import opaque
 from antiphon.identity.callout import AuthRequest, Callout, possession
@@ -30,6 +30,7 @@ from antiphon.identity.server_config import ASK, AccountLimits, configuration
 from antiphon.identity.tokens import ACCESS_MS, TOKEN_BYTES_MAX, mint_access, new_jti, verify_access
 from antiphon.identity.vault import Vault
 from antiphon.messages.base import Kind
+from antiphon.messages.lane import GROUPS_MAX
 from forged import ATTACKS, Forge
 
 FAMILY = "a" * 16

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.decide.identities import GROUPS_MAX, Reason
+from antiphon.decide.identities import Reason
 from antiphon.decide.login import AccessClaims, DelegatedClaims
 from antiphon.decide.ring import expel, rotate
 from antiphon.errors import Oversize
@@ -24,6 +24,7 @@ from antiphon.identity.tokens import (
     verify_on_behalf,
 )
 from antiphon.messages.base import Kind
+from antiphon.messages.lane import GROUPS_MAX
 from antiphon.subjects import TOKEN
 from forged import ATTACKS, NOW_MS, Forge
 

@@ -192,7 +192,7 @@ def test_its_secrets_stay_out_of_its_text_form_and_of_errors(tmp_path: Path) -> 
         {"seed": "SU-planted"},
         {"kind": "planted"},
         {"refresh": "planted" * 1_000},
-        {"seed": SEED[:-1] + "A"},
+        {"seed": SEED[:-1] + ("A" if SEED[-1] != "A" else "Q")},
     ):
         replace_private(path, json.dumps(MINE.model_dump(mode="json") | changed))
         with pytest.raises(SecretsUnusable) as caught:

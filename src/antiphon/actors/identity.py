@@ -189,8 +189,9 @@ class IdentityActor(Actor):
         if record.not_before_ms > (before.not_before_ms if before else 0):
             # not by its name: who comes by what was made after this is welcome
             book = self.ledger.book
-            held_ones: list[FamilyRecord | ApiKeyRecord] = list(book.owned(FamilyRecord, record.name))
-            for held in [*held_ones, *book.owned(ApiKeyRecord, record.name)]:
+            owned: list[FamilyRecord | ApiKeyRecord]
+            owned = [*book.owned(FamilyRecord, record.name), *book.owned(ApiKeyRecord, record.name)]
+            for held in owned:
                 if held.created_ms < record.not_before_ms:
                     self._cut_off(Whom(credential=held.id), "revoked")
 

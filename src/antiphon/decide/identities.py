@@ -8,24 +8,16 @@ in the bucket. Times are wall-clock milliseconds since 1970. Readers ignore unkn
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from antiphon.messages.base import Count, Kind, Label, Name
+from antiphon.messages.identities import INSTANCES_MAX
+from antiphon.messages.tokens import Groups, Nkey, Serial
 
-GROUPS_MAX: Final = 32
-"""They travel in every access token, and with their names a token still fits into a CONNECT line of 4 KB."""
-INSTANCES_MAX: Final = 256
-"""Instances of one node, as in the registry."""
-
-Serial = Annotated[str, StringConstraints(pattern=r"^[a-z2-7]{16}$")]
-"""The id of a family, an API key or an invite: 80 random bits, which may be shown; the secret is another part."""
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256 or HMAC-SHA-256, in hexadecimal."""
-Nkey = Annotated[str, StringConstraints(pattern=r"^[A-Z2-7]{56}$")]
-"""A public nkey."""
-Groups = Annotated[tuple[Name, ...], Field(max_length=GROUPS_MAX)]
 
 
 class Standing(StrEnum):

@@ -18,12 +18,11 @@ from antiphon.decide import families
 from antiphon.decide.grants import Grants, grants
 from antiphon.decide.identities import ApiKeyRecord, FamilyRecord, IdentityRecord, InviteRecord, Reason, Standing
 from antiphon.messages.base import Kind
-from antiphon.subjects import INBOX, PREFIX, Template, token
+from antiphon.messages.tokens import TokenAsk
+from antiphon.subjects import INBOX, PREFIX, token
 
 BOOTSTRAP_MS: Final = 60_000
 """How long a connection lasts that may only ask for tokens."""
-TOKEN_ASK: Final = Template("identity.token.<caller>")
-"""Where tokens are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +115,7 @@ def bootstrap(
     kind: Kind, name: str, instance: str | None, now_ms: int, *, source: str = "", prefix: str = PREFIX
 ) -> Login:
     """Return the login of any other credential, whose id is `source`: the right to ask for tokens, for a minute."""
-    asks = TOKEN_ASK.subject(prefix=prefix, caller=name)
+    asks = TokenAsk.route.template.subject(prefix=prefix, caller=name)
     rights = Grants(publish=(asks,), subscribe=(f"{INBOX}.{token(name)}.>",))
     return Login(kind, name, instance, rights, now_ms + BOOTSTRAP_MS, source)
 

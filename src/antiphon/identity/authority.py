@@ -14,8 +14,6 @@ from antiphon.decide import families, login
 from antiphon.decide.book import RING, Book
 from antiphon.decide.identities import (
     ApiKeyRecord,
-    FamilyRecord,
-    Groups,
     IdentityRecord,
     InviteRecord,
     Reason,
@@ -433,6 +431,3 @@ def _unspent(invite: InviteRecord | None) -> InviteRecord | None:
     if invite is None or invite.instances_left:
         return invite
     return invite.model_copy(update={"instances_left": 1})
-
-
-__all__ = ["Authority", "Bought", "FamilyRecord", "Groups", "Lives", "Refusal", "Write"]

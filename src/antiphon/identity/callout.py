@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from antiphon.decide.identities import Nkey, Reason
+from antiphon.decide.identities import Reason
 from antiphon.decide.login import Login
 from antiphon.errors import Malformed, Oversize
 from antiphon.identity import jws
@@ -25,6 +25,7 @@ from antiphon.identity.keypair import KeyPair, Role, decode_public
 from antiphon.identity.proof import is_signed
 from antiphon.identity.server_config import APP_ACCOUNT
 from antiphon.identity.xkey import CurvePair
+from antiphon.messages.tokens import Nkey
 
 XKEY_HEADER: Final = "Nats-Server-Xkey"
 HEADER: Final = {"typ": "JWT", "alg": "ed25519-nkey"}

@@ -18,11 +18,11 @@ from typing import Annotated, Final, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from antiphon.bus.home import prepare
-from antiphon.decide.identities import Nkey
 from antiphon.errors import InvalidSetting, Malformed, NotAuthenticated, SecretsUnusable
 from antiphon.identity.keypair import KeyPair, Role
 from antiphon.identity.private import check_private, lock_of, locked, read_private, replace_private
 from antiphon.messages.base import Count, Kind, Name
+from antiphon.messages.tokens import Nkey
 from antiphon.subjects import token
 
 FOLDER: Final = "credentials"

@@ -21,13 +21,14 @@ from jwt.api_jws import PyJWS
 from jwt.exceptions import InvalidSignatureError, PyJWTError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from antiphon.decide.identities import Groups, Nkey, Reason, Serial
+from antiphon.decide.identities import Reason
 from antiphon.decide.login import AccessClaims, DelegatedClaims
 from antiphon.decide.ring import LONGEST_MS, MARGIN_MS, SigningKey
 from antiphon.errors import Malformed, Oversize
 from antiphon.identity.jwks import KeySet
 from antiphon.identity.jws import decode64
 from antiphon.messages.base import Kind, Name
+from antiphon.messages.tokens import Groups, Nkey, Serial
 
 ISSUER: Final = "antiphon"
 ALGORITHM: Final = "EdDSA"

@@ -18,7 +18,7 @@ from antiphon.messages.search import Behalf, Query
 from antiphon.subjects import Template
 
 GROUPS_MAX = 32
-"""Groups of one identity, as the masters keep them."""
+"""Of one identity. They travel in every access token, too, which has to fit into a CONNECT line of 4 KB."""
 
 
 class Load(Message):

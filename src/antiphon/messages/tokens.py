@@ -11,10 +11,8 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from antiphon.messages.base import ANYONE, Count, Kind, Label, Message, Name, Request, Route
+from antiphon.messages.lane import GROUPS_MAX
 from antiphon.subjects import Template
-
-GROUPS_MAX = 32
-"""They travel in every access token, and with their names a token still fits into a CONNECT line of 4 KB."""
 
 Document = Annotated[str, StringConstraints(min_length=1, max_length=8_192)]
 Secret = Annotated[str, StringConstraints(min_length=1, max_length=4_000)]
