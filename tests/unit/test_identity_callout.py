@@ -161,7 +161,10 @@ def test_no_bytes_raise_anything_else(data: bytes) -> None:
         ({"sig": base64.b64encode(CLIENT.sign(b"another nonce")).decode()}, Reason.NO_PROOF),
         ({"sig": base64.urlsafe_b64encode(CLIENT.sign(NONCE.encode())).decode().rstrip("=")}, None),
     ],
-    ids=str,
+    ids=[
+        *("no key", "no token", "no signature", "another user's key", "an account's key", "no key at all"),
+        *("of another nonce", "of this nonce"),
+    ],
 )
 def test_possession(changed: dict[str, str], reason: Reason | None) -> None:
     assert possession(request(connect_opts=changed)) is reason

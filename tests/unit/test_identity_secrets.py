@@ -206,7 +206,7 @@ HEADER = {"alg": "EdDSA", "typ": "jwk-set+jwt"}
         {"use": "enc"},
         {"x": "short"},
     ],
-    ids=str,
+    ids=",".join,
 )
 def test_a_key_set_with_a_key_that_is_none_of_ours(changed: dict[str, str]) -> None:
     issuer = KeyPair.make(Role.ACCOUNT)

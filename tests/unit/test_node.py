@@ -24,7 +24,7 @@ def named(*, query: Query) -> list[Any]:
     return [query]
 
 
-@pytest.mark.parametrize("handler", [nothing, two, named, "no function"], ids=str)
+@pytest.mark.parametrize("handler", [nothing, two, named, "no function"], ids=["nothing", "two", "named", "none"])
 def test_a_handler_that_cannot_be_called_with_a_query_is_refused(handler: Any) -> None:
     node = Node("blog")
     with pytest.raises(InvalidSetting, match="called with a Query alone"):
@@ -32,7 +32,11 @@ def test_a_handler_that_cannot_be_called_with_a_query_is_refused(handler: Any) -
     assert node.card().capabilities == ()
 
 
-@pytest.mark.parametrize("handler", [lambda query: [query], functools.partial(two, other=1), dict, print], ids=str)
+@pytest.mark.parametrize(
+    "handler",
+    [lambda query: [query], functools.partial(two, other=1), dict, print],
+    ids=["lambda", "partial", "class", "builtin"],
+)
 def test_whatever_takes_a_query_is_a_handler(handler: Any) -> None:
     node = Node("blog")
     assert node.search(handler) is handler
