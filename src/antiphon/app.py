@@ -22,6 +22,7 @@ from antiphon.actors.master import Master
 from antiphon.actors.monitor import Monitor
 from antiphon.actors.policy import PolicyActor
 from antiphon.actors.registry import Registry
+from antiphon.actors.sagas import Sagas
 from antiphon.actors.search import SearchBounds
 from antiphon.actors.violations import ViolationFollower
 from antiphon.bus.bus import Bus
@@ -59,7 +60,7 @@ log = structlog.get_logger("antiphon.app")
 class MasterRole:
     """The actors of a master, started in this order, stopped in reverse.
 
-    Facts, policy, registry, breaker, search, actions, monitor.
+    Facts, policy, registry, breaker, search, actions, sagas, monitor.
 
     Args:
         bus: its connection.
@@ -165,6 +166,22 @@ class MasterRole:
                 jobs_max=settings.jobs_max,
                 dispatch=settings.dispatch(),
                 retries=settings.retries(),
+                bounds=bounds,
+                access=self.access,
+                verify=self.verify,
+                dice=self.dice,
+            ),
+        )
+        await self.supervisor.start(
+            "sagas",
+            lambda: Sagas(
+                bus,
+                self.view,
+                facts,
+                handle,
+                limits=settings.sagas(),
+                rate=settings.action_rate(),
+                dispatch=settings.dispatch(),
                 bounds=bounds,
                 access=self.access,
                 verify=self.verify,

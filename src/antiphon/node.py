@@ -149,6 +149,7 @@ class Node:
         description: str = "",
         effect: Effect | Literal["read", "write", "destructive"] = "write",
         idempotent: bool = False,
+        at_most_once: bool = False,
         compensates: str | None = None,
         dry_run: bool = False,
         aggregates: Mapping[str, str] | None = None,
@@ -165,6 +166,8 @@ class Node:
             description: a sentence for people; default: the first line of the function's docstring.
             effect: what it does to this system; what is `destructive` has to be confirmed.
             idempotent: whether doing it twice is the same as once; only then is it ever asked twice.
+            at_most_once: whether, as a saga's step, it is rather left undone than begun twice; whoever dies in between
+                leaves it unknown, and it is compensated. Default: at least once, always with the same `context.key`.
             compensates: the action of this node that it undoes.
             dry_run: whether it looks at `context.dry_run`.
             aggregates: what is made of fields of all nodes' results: field -> `sum`, `mean` or `histogram`.
@@ -184,6 +187,7 @@ class Node:
                 description=description or (inspect.getdoc(handler) or "").partition("\n")[0],
                 effect=effect,
                 idempotent=idempotent,
+                at_most_once=at_most_once,
                 compensates=compensates,
                 has_dry_run=dry_run,
                 aggregates=dict(aggregates or {}),

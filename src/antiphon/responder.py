@@ -16,6 +16,7 @@ import structlog
 
 from antiphon.acting.declared import Action
 from antiphon.acting.running import RunBounds, Runs
+from antiphon.acting.steps import StepBounds, Steps
 from antiphon.bus.bus import Bus, Call
 from antiphon.decide import present
 from antiphon.errors import AntiphonError, HandlerFailed, NotAllowed, UnknownMethod
@@ -25,6 +26,7 @@ from antiphon.messages.jobs import NodeAccepted, NodeRun
 from antiphon.messages.lane import Load, NodeCancel, NodeFound, NodeSearch
 from antiphon.messages.ping import NodePing, NodePong
 from antiphon.messages.registry import HeartBeaten, NodeJoin, NodeLeave
+from antiphon.messages.steps import NodeStep, StepTaken
 from antiphon.runtime.actor import Actor, ActorBounds, Encoded, answers, converses
 from antiphon.runtime.handlers import Handlers
 
@@ -48,6 +50,8 @@ class NodeBounds:
     """Actions running at once; one more is refused with `Overloaded`."""
     progress_ms: int = 100
     """How often one run tells how far it is; what comes in between is told with the next."""
+    steps_max: int = 256
+    """Steps of sagas running at once; one more is refused with `Overloaded`, and offered again later."""
     inline_ms: int = 20
     """How long the end of an action is waited for that is to be in the answer itself."""
     join_budget_ms: int = 1_000
@@ -99,6 +103,9 @@ class Responder(Actor):
             load=lambda: self.load,
             bounds=RunBounds(limits.runs_max, limits.progress_ms, limits.inline_ms),
         )
+        self.steps = Steps(
+            bus, instance, actions or {}, self._handlers, bounds=StepBounds(running_max=limits.steps_max)
+        )
         self._latency_us = 0.0
         self._made_ms = bus.clock.now_ms()
         self._heartbeat_ms = self.node_bounds.join_retry_ms
@@ -129,13 +136,17 @@ class Responder(Actor):
     async def stop(self, *, is_crashed: bool = False) -> None:
         """Stop as every actor does, then end the threads."""
         await super().stop(is_crashed=is_crashed)
-        await self.runs.stop(self.node_bounds.stop_grace_ms)
+        await asyncio.gather(
+            self.runs.stop(self.node_bounds.stop_grace_ms), self.steps.stop(self.node_bounds.stop_grace_ms)
+        )
         self._handlers.stop()
 
     @property
     def load(self) -> Load:
         """How busy this instance is."""
-        return Load(in_flight=len(self.conversations) + len(self.runs), latency_us=round(self._latency_us))
+        return Load(
+            in_flight=len(self.conversations) + len(self.runs) + len(self.steps), latency_us=round(self._latency_us)
+        )
 
     def _load_since_start(self) -> Load:
         counted = {"cancelled": self.conversations.cancelled, "wasted_us": self.conversations.wasted_us}
@@ -168,6 +179,11 @@ class Responder(Actor):
             self._check_behalf(ask, self._verify)
         end = await self.runs.accept(ask)
         return NodeAccepted(job=ask.job, end=end, load=self.load)
+
+    @converses(NodeStep)
+    async def take_step(self, call: Call[NodeStep]) -> StepTaken:
+        """Do or undo a step of a saga."""
+        return StepTaken(end=await self.steps.take(call.message), load=self.load)
 
     @converses(NodePing)
     async def ping(self, call: Call[NodePing]) -> NodePong:  # noqa: ARG002 - a ping asks nothing else

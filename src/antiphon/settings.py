@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from antiphon.actors.door import DoorBounds
 from antiphon.actors.identity import IdentityBounds
+from antiphon.actors.saga_driver import SagaBounds
 from antiphon.bus.bounds import Bounds
 from antiphon.bus.codec import first_reason
 from antiphon.decide import balance, fuse
@@ -94,6 +95,16 @@ class Settings(BaseSettings):
         default=600, ge=0, description="actions of one caller a minute; as many may come at once; 0 is no limit"
     )
     jobs_max: int = Field(default=256, ge=1, description="jobs that run at once on one master; more are refused")
+
+    saga_lease_ms: int = Field(
+        default=10_000, ge=1_000, description="a saga that nobody has moved for so long is driven by another master"
+    )
+    saga_history_ms: int = Field(
+        default=3_600_000, ge=0, description="so long after its end a saga's history is there; then only its end"
+    )
+    saga_keep_ms: int = Field(
+        default=30 * 86_400_000, ge=1_000, description="so long after its end a saga's id stands for it"
+    )
 
     balancer: str = Field(default=balance.DEFAULT, description="how an instance of a node is picked")
     node_floor_ms: int = Field(
@@ -241,6 +252,10 @@ class Settings(BaseSettings):
         """Return how often one caller may begin an action."""
         per_minute = self.actions_per_minute
         return Rate(per_minute, MINUTE_MS, per_minute) if per_minute else None
+
+    def sagas(self) -> SagaBounds:
+        """Return how long what of a saga is kept."""
+        return SagaBounds(lease_ms=self.saga_lease_ms, history_ms=self.saga_history_ms, keep_ms=self.saga_keep_ms)
 
     def door(self) -> DoorBounds:
         """Return whom a master lets in."""

@@ -128,7 +128,7 @@ async def test_while_the_server_is_away_nothing_hangs_and_afterwards_all_is_ther
 
 
 def test_a_memory_log_forgets_what_it_dropped() -> None:
-    log = MemoryLog(JournalStream("x", "x.>", "", keep_ms=1, bytes_max=10, message_bytes_max=8, per_subject_max=2))
+    log = MemoryLog(JournalStream("x", ("x.>",), "", keep_ms=1, bytes_max=10, message_bytes_max=8, per_subject_max=2))
     for subject, data in [("x.a", b"1234"), ("x.a", b"5"), ("x.b", b"6"), ("x.a", b"7"), ("x.c", b"12345678")]:
         log.store(subject, data)
     assert [(one.subject, one.data) for one in log.last("x.>")] == [("x.b", b"6"), ("x.a", b"7"), ("x.c", b"12345678")]

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from antiphon.clock import Clock
+from antiphon.messages.saga_history import StepDone
 
 Told = Callable[[int, int | None, str], None]
 
@@ -18,14 +19,19 @@ class ActionContext:
 
     Attributes:
         action: its name.
-        job: the job that it is part of.
-        key: the idempotency key: the same whenever the same work is asked for again; `<job>/<node>` of a job.
+        job: the job or the saga that it is part of.
+        key: the idempotency key: the same whenever the same work is asked for again; `<job>/<node>` of a job,
+            `<saga>/<step's number>f` of a saga's step and `...b` of its undoing.
         caller: who asks; for whom, where a delegate asks.
         groups: what the caller belongs to, as the masters know it.
         delegate: who asks on the caller's behalf; None where the caller asks himself.
         request: the request's id, for logs.
         dry_run: whether it is only to say what it would do.
         deadline_ms: when nobody waits any more, on the node's clock; see `left_ms`.
+        step: the saga's step; None in a job.
+        undo: what is to be undone: what the step was given, what it returned, and whether anybody knows that it was
+            done; None where something is to be done.
+        attempt: which run of the handler this is for the same command, counted from 1.
         is_cancelled: whether nobody wants it any more; for plain handlers, which cannot be cut off.
     """
 
@@ -40,6 +46,9 @@ class ActionContext:
     delegate: str | None = None
     request: str = ""
     dry_run: bool = False
+    step: str | None = None
+    undo: StepDone | None = None
+    attempt: int = 1
     is_cancelled: bool = False
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from antiphon.bus.protocol import Bucket, CounterStream, JournalStream
+from antiphon.messages.saga_history import OUTCOMES, SAGAS, SUBJECTS, TIMERS
 
 REGISTRY: Final = Bucket(
     name="antiphon-registry",
@@ -76,10 +77,60 @@ def jobs_of(prefix: str) -> JournalStream:
     """
     return JournalStream(
         name=f"{prefix}-jobs",
-        subjects=f"{prefix}.v1.job.>",
+        subjects=(f"{prefix}.v1.job.>",),
         description="jobs: their records by masters, reports by nodes",
         keep_ms=24 * 3_600_000,
         bytes_max=512 * 1024 * 1024,
         message_bytes_max=1024 * 1024,
         per_subject_max=1,
+    )
+
+
+def sagas_of(prefix: str) -> JournalStream:
+    """Return the histories of sagas (`messages/saga_history.py`), one message a subject.
+
+    Nobody but masters reaches this and the next two: JetStream's own answers go to whatever subject an asker names, so
+    whoever could write or read any stream beside them could put something into a history.
+    """
+    return JournalStream(
+        name=f"{prefix}-sagas",
+        subjects=tuple(f"{prefix}.v1.{one}" for one in SUBJECTS[SAGAS]),
+        description="sagas: starts, commands, orders, ends",
+        keep_ms=0,
+        bytes_max=8 * 1024 * 1024 * 1024,
+        message_bytes_max=1024 * 1024,
+        per_subject_max=1,
+        is_masters=True,
+        refuses_when_full=True,
+    )
+
+
+def outcomes_of(prefix: str) -> JournalStream:
+    """Return what became of commands: for each the first that is said stays."""
+    return JournalStream(
+        name=f"{prefix}-outcomes",
+        subjects=tuple(f"{prefix}.v1.{one}" for one in SUBJECTS[OUTCOMES]),
+        description="sagas: what became of each command",
+        keep_ms=0,
+        bytes_max=8 * 1024 * 1024 * 1024,
+        message_bytes_max=1024 * 1024,
+        per_subject_max=1,
+        is_masters=True,
+        refuses_when_full=True,
+        keeps_first=True,
+    )
+
+
+def timers_of(prefix: str) -> JournalStream:
+    """Return the timers of sagas; a stream of their own, for one with schedules may also be rolled up."""
+    return JournalStream(
+        name=f"{prefix}-timers",
+        subjects=tuple(f"{prefix}.v1.{one}" for one in SUBJECTS[TIMERS]),
+        description="sagas: when each is to be looked at again",
+        keep_ms=0,
+        bytes_max=1024 * 1024 * 1024,
+        message_bytes_max=4 * 1024,
+        per_subject_max=1,
+        is_masters=True,
+        has_timers=True,
     )

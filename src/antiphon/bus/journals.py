@@ -1,14 +1,18 @@
-"""JetStream's streams over one connection, for the NATS transport: append, and read the last message of each subject.
+"""JetStream's streams over one connection, for the NATS transport: append, read, set timers, follow, forget.
 
-What is read comes by direct get (ADR-31, `multi_last`): one question, a message an answer, then a status. A stored
-message's own headers come before those that the server adds, and whoever wrote it may have chosen any; so a message is
-told from a status by the server's own header, and of two with one name the later one counts, which is the server's.
+Each question has a token of its own below one private subject, and each answer is taken as it is read: no task, no
+subscription of its own. What is read comes by direct get (ADR-31, `multi_last`): one question, a message an answer,
+then a status. A stored message's own headers come before those that the server adds, and whoever wrote it may have
+chosen any; so a message is told from a status by the server's own header, and of two with one name the later one
+counts, which is the server's. Timers are scheduled messages (ADR-51).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import count
 from typing import Any, Protocol, cast
 
 import nats.errors
@@ -19,20 +23,31 @@ from nats.js import api
 from nats.js.client import JetStreamContext
 
 from antiphon.bus.dial import CONNECT_TIMEOUT_S
-from antiphon.bus.protocol import STATUS, Headers, JournalStream, Stored, Subscription, Take
-from antiphon.errors import NotConnected, Oversize
+from antiphon.bus.following import Follower
+from antiphon.bus.protocol import STATUS, Follow, Headers, JournalStream, Receive, Stored, Subscription, Take
+from antiphon.errors import NotConnected, Overloaded, Oversize
 
 log = structlog.get_logger("antiphon.bus")
 
 EXPECTED_HEADER = "Nats-Expected-Last-Subject-Sequence"
 OVER_HEADER = "Nats-Expected-Last-Subject-Sequence-Subject"
+TTL_HEADER = "Nats-TTL"
+SCHEDULE_HEADER = "Nats-Schedule"
+TARGET_HEADER = "Nats-Schedule-Target"
 SUBJECT_HEADER = "Nats-Subject"
 SEQUENCE_HEADER = "Nats-Sequence"
+STAMP_HEADER = "Nats-Time-Stamp"
 WRONG_LAST_SEQUENCE = 10071
 """JetStream's error code for a failed compare-and-set."""
+NOT_STORED = 10077
+"""JetStream's error code for what a stream does not take: it is full, or the subject is taken."""
+TAKEN = "maximum messages per subject exceeded"
 SUBJECTS_MAX = 1_024
 """Subjects that the server answers one question for; it refuses more with 413."""
 END, NOTHING, NO_STREAM = "204", "404", "503"
+FULL_RETRY_MS = 5_000
+NUMBERS = count(1)
+"""Two holds of one stream over one connection are told apart."""
 
 
 class Connected(Protocol):
@@ -50,13 +65,17 @@ class Connected(Protocol):
         """Take what is published on a subject as it is read."""
         ...
 
+    async def subscribe(self, subject: str, receive: Receive, *, queue: str | None = None) -> Subscription:
+        """Receive what is published on a subject."""
+        ...
+
     def on_reconnect(self, call: Callable[[], None]) -> None:
         """Call whenever a lost connection is back."""
 
 
 async def open_journal(transport: Connected, js: JetStreamContext, stream: JournalStream, inbox: str) -> NatsJournal:
     """Open a declared stream, creating it where it is missing; answers come below `inbox`."""
-    journal = NatsJournal(transport, js, stream, f"{inbox}.j-{stream.name}")
+    journal = NatsJournal(transport, js, stream, f"{inbox}.j-{stream.name}-{next(NUMBERS)}")
     try:
         await journal.ensure()
     except nats.js.errors.NotFoundError as error:
@@ -68,7 +87,7 @@ async def open_journal(transport: Connected, js: JetStreamContext, stream: Journ
 
 
 class _Reading:
-    """One question that is being answered."""
+    """One question that is being answered, by messages and then a status."""
 
     __slots__ = ("done", "found")
 
@@ -87,6 +106,8 @@ class NatsJournal:
         self._inbox = inbox
         self._asked = 0
         self._readings: dict[str, _Reading] = {}
+        self._asking: dict[str, asyncio.Future[bytes]] = {}
+        self._followers: list[Follower] = []
         self._ensuring: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -95,50 +116,70 @@ class NatsJournal:
         self._transport.on_reconnect(self._reconnected)
 
     async def ensure(self) -> None:
-        """Make the stream where it is missing."""
+        """Make the stream where it is missing, and whoever follows it."""
         stream = self._stream
         config = api.StreamConfig(
             name=stream.name,
             description=stream.description,
-            subjects=[stream.subjects],
+            subjects=list(stream.subjects),
             storage=api.StorageType.FILE,
             max_age=stream.keep_ms / 1_000,
             max_bytes=stream.bytes_max,
             max_msg_size=stream.message_bytes_max,
             max_msgs_per_subject=stream.per_subject_max,
-            discard=api.DiscardPolicy.OLD,
+            discard=api.DiscardPolicy.NEW if stream.refuses_when_full else api.DiscardPolicy.OLD,
+            discard_new_per_subject=stream.keeps_first,
             allow_direct=True,
-            allow_rollup_hdrs=False,
+            allow_rollup_hdrs=stream.has_timers,
+            allow_msg_schedules=stream.has_timers,
+            allow_msg_ttl=stream.is_masters,
             deny_delete=True,
-            deny_purge=True,
+            deny_purge=not stream.is_masters,
         )
         await cast("Any", self._js).add_stream(config)
+        for follower in self._followers:
+            await self._consumer(follower.name, follower.pattern)
 
-    async def append(self, subject: str, data: bytes, *, over: str | None = None, last: int = 0) -> int | None:
+    async def append(
+        self, subject: str, data: bytes, *, over: str | None = None, last: int = 0, keep_ms: int | None = None
+    ) -> int | None:
         """Store and return the sequence; with `over`, only if the last one over those subjects is `last`."""
-        self._transport.check()
-        headers = None if over is None else {EXPECTED_HEADER: str(last), OVER_HEADER: over}
+        headers = {} if over is None else {EXPECTED_HEADER: str(last), OVER_HEADER: over}
+        if keep_ms is not None:
+            headers[TTL_HEADER] = f"{max(1, keep_ms // 1_000)}s"
+        return await self._stored(subject, data, headers)
+
+    async def schedule(self, subject: str, data: bytes, *, target: str, at_ms: int, is_first: bool = False) -> bool:
+        """Have the server store the same under `target` at a time, UTC."""
+        at = datetime.fromtimestamp(at_ms / 1_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        headers = {SCHEDULE_HEADER: f"@at {at}", TARGET_HEADER: target}
+        if is_first:
+            headers[EXPECTED_HEADER] = "0"
+        return await self._stored(subject, data, headers) is not None
+
+    async def follow(self, name: str, pattern: str, take: Follow) -> Subscription:
+        """Take what is stored under a pattern; of all who follow under a name one gets each."""
         try:
-            ack = await self._js.publish(subject, data, headers=cast("dict[str, Any] | None", headers))
-        except nats.js.errors.APIError as error:
-            if error.err_code == WRONG_LAST_SEQUENCE:
-                return None
-            raise NotConnected(f"{subject} cannot be stored: {error.description}") from error
+            await self._consumer(name, pattern)
         except (nats.errors.Error, TimeoutError) as error:
-            raise NotConnected(f"{subject} cannot be stored: {type(error).__name__}") from error
-        return int(ack.seq)
+            raise NotConnected(f"the stream {self._stream.name} cannot be followed: {error}") from error
+        inbox = f"{self._inbox}.f.{name}"
+        follower = Follower(self._transport, self._stream.name, take, name=name, pattern=pattern, inbox=inbox)
+        self._followers.append(follower)
+        await follower.start()
+        return follower
 
     async def last(self, *patterns: str) -> list[Stored]:
         """Return the last message of each subject, oldest first."""
         self._transport.check()
-        self._asked += 1
-        token = str(self._asked)
+        token = self._token()
         reading = self._readings[token] = _Reading()
         question = orjson.dumps({"multi_last": patterns, "batch": SUBJECTS_MAX})
         try:
             subject = f"$JS.API.DIRECT.GET.{self._stream.name}"
             await self._transport.publish(subject, question, reply=f"{self._inbox}.{token}")
-            status = await asyncio.wait_for(reading.done, CONNECT_TIMEOUT_S)
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                status = await reading.done
         except TimeoutError as error:
             raise NotConnected(f"the stream {self._stream.name} does not answer") from error
         finally:
@@ -147,15 +188,95 @@ class NatsJournal:
             raise Oversize(f"more than {SUBJECTS_MAX} subjects in {self._stream.name}: status {status}")
         return reading.found
 
+    async def subjects(self, pattern: str) -> list[str]:
+        """Return all subjects that match a pattern and have a message, sorted."""
+        found: dict[str, int] = {}
+        while True:
+            question = {"subjects_filter": pattern, "offset": len(found)}
+            answer = await self._api(f"STREAM.INFO.{self._stream.name}", question)
+            page = cast("dict[str, int]", answer.get("state", {}).get("subjects") or {})
+            found |= page
+            if not page or len(found) >= int(answer.get("total", 0)):
+                return sorted(found)
+
+    async def now_ms(self) -> int:
+        """Return the server's time, UTC."""
+        return stamp_ms((await self._api(f"STREAM.INFO.{self._stream.name}", {}))["ts"])
+
+    async def purge(self, pattern: str, *, before: int | None = None) -> None:
+        """Forget what matches a pattern, with `before` only what has a lower sequence."""
+        question = {"filter": pattern} | ({} if before is None else {"seq": before})
+        await self._api(f"STREAM.PURGE.{self._stream.name}", question)
+
+    # -- questions and answers
+
+    def _token(self) -> str:
+        self._asked += 1
+        return str(self._asked)
+
+    async def _stored(self, subject: str, data: bytes, headers: Headers) -> int | None:
+        ack = orjson.loads(await self._ask(subject, data, headers or None))
+        error = ack.get("error")
+        if error is None:
+            return int(ack["seq"])
+        code, text = error.get("err_code"), str(error.get("description", ""))
+        if code == WRONG_LAST_SEQUENCE or (code == NOT_STORED and text == TAKEN):
+            return None
+        if code == NOT_STORED:
+            raise Overloaded(f"the stream {self._stream.name} is full: {text}", retry_after_ms=FULL_RETRY_MS)
+        raise NotConnected(f"{subject} cannot be stored: {text}")
+
+    async def _api(self, name: str, question: dict[str, Any]) -> dict[str, Any]:
+        answer = orjson.loads(await self._ask(f"$JS.API.{name}", orjson.dumps(question), None))
+        if "error" in answer:
+            raise NotConnected(f"{name}: {answer['error'].get('description')}")
+        return cast("dict[str, Any]", answer)
+
+    async def _ask(self, subject: str, data: bytes, headers: Headers | None) -> bytes:
+        self._transport.check()
+        token = self._token()
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._asking[token] = answer
+        try:
+            await self._transport.publish(subject, data, reply=f"{self._inbox}.{token}", headers=headers)
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                return await answer
+        except TimeoutError as error:
+            raise NotConnected(f"{subject}: the stream {self._stream.name} does not answer") from error
+        finally:
+            del self._asking[token]
+
     def _take(self, subject: str, data: bytes, headers: Headers | None) -> None:
-        reading = self._readings.get(subject[len(self._inbox) + 1 :])
+        token = subject[len(self._inbox) + 1 :]
+        asking = self._asking.get(token)
+        if asking is not None:
+            if asking.done():
+                return
+            if data:
+                asking.set_result(data)
+            else:
+                asking.set_exception(NotConnected(f"no stream takes it: {self._stream.name} is away"))
+            return
+        reading = self._readings.get(token)
         if reading is None or headers is None or reading.done.done():
             return
         stored = headers.get(SUBJECT_HEADER)
         if stored is None:
             reading.done.set_result(headers.get(STATUS, ""))
         else:
-            reading.found.append(Stored(stored, int(headers.get(SEQUENCE_HEADER, "0")), data))
+            at_ms = stamp_ms(headers.get(STAMP_HEADER, ""))
+            reading.found.append(Stored(stored, int(headers.get(SEQUENCE_HEADER, "0")), data, at_ms))
+
+    async def _consumer(self, name: str, pattern: str) -> None:
+        config = api.ConsumerConfig(
+            durable_name=name,
+            filter_subject=pattern,
+            deliver_policy=api.DeliverPolicy.ALL,
+            ack_policy=api.AckPolicy.EXPLICIT,
+            ack_wait=Follower.AGAIN_S,
+            max_ack_pending=Follower.PENDING_MAX,
+        )
+        await cast("Any", self._js).add_consumer(self._stream.name, config)
 
     def _reconnected(self) -> None:
         task = asyncio.get_running_loop().create_task(self._ensure_again(), name="bus:journal")
@@ -167,3 +288,14 @@ class NatsJournal:
             await self.ensure()
         except (nats.errors.Error, TimeoutError) as error:
             log.warning("bus.journal_lost", stream=self._stream.name, error=f"{type(error).__name__}: {error}"[:200])
+        for follower in self._followers:
+            follower.pull_again()
+
+
+def stamp_ms(text: str) -> int:
+    """Return a stamp of the server, RFC 3339 with up to nine digits, as milliseconds since 1970; 0 for none."""
+    if not text:
+        return 0
+    head, _, rest = text.partition(".")
+    digits = rest.rstrip("Z")
+    return int(datetime.fromisoformat(f"{head.rstrip('Z')}+00:00").timestamp()) * 1_000 + int((digits + "000")[:3])

@@ -31,6 +31,7 @@ from antiphon.bus.protocol import (
     Receive,
     Take,
 )
+from antiphon.clock import Clock, LoopClock
 from antiphon.errors import NotConnected, Oversize
 
 log = structlog.get_logger("antiphon.bus")
@@ -237,7 +238,10 @@ class MemoryServer:
 
     network: Network | None = None
 
-    def __init__(self, *, seed: int = 0, payload_max: int = 1024 * 1024, pending_max: int = 65_536) -> None:
+    def __init__(
+        self, *, seed: int = 0, payload_max: int = 1024 * 1024, pending_max: int = 65_536, clock: Clock | None = None
+    ) -> None:
+        self.clock = clock or LoopClock()
         self.payload_max = payload_max
         self.pending_max = pending_max
         self.buckets: dict[str, MemoryBucket] = {}
@@ -275,7 +279,7 @@ class MemoryServer:
     def route(self, delivery: MemoryDelivery, sender: str = "") -> int:
         """Hand a message to every subscriber and to one of each queue group; return how many are to get it."""
         for kept in self.logs.values():
-            if matches(kept.stream.subjects, delivery.subject):
+            if any(matches(pattern, delivery.subject) for pattern in kept.stream.subjects):
                 self._store(kept, delivery, sender)
         groups: dict[tuple[str, str], list[MemorySubscription]] = {}
         singles: list[MemorySubscription] = []
@@ -297,7 +301,11 @@ class MemoryServer:
         if self.network is None:
             kept.store(delivery.subject, delivery.data)
         else:
-            self.network.carry(sender, "", delivery, lambda one: kept.store(one.subject, one.data))
+
+            def offer(one: MemoryDelivery) -> None:
+                kept.store(one.subject, one.data)
+
+            self.network.carry(sender, "", delivery, offer)
 
 
 class MemoryTransport:
@@ -385,7 +393,8 @@ class MemoryTransport:
     async def journal(self, stream: JournalStream) -> MemoryJournal:
         """Open a declared stream."""
         self.check()
-        return MemoryJournal(self, self._server.logs.setdefault(stream.name, MemoryLog(stream)))
+        clock = self._server.clock
+        return MemoryJournal(self, self._server.logs.setdefault(stream.name, MemoryLog(stream, clock)), clock)
 
     @property
     def asks_for_login(self) -> bool:

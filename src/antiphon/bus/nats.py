@@ -217,6 +217,8 @@ class NatsTransport:
 
     async def journal(self, stream: JournalStream) -> Journal:
         """Open a declared stream, creating it where it is missing."""
+        if self.store is not None and stream.is_masters:
+            return await self.store.journal(stream)
         return await open_journal(self, CurrentJetStream(self._line), stream, self._inbox)
 
     def on_reconnect(self, call: Callable[[], None]) -> None:

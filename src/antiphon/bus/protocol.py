@@ -126,41 +126,73 @@ class JournalStream:
 
     Attributes:
         name: the stream's.
-        subjects: the pattern of subjects that it keeps.
+        subjects: the patterns of subjects that it keeps.
         description: what it is for.
-        keep_ms: how long a message is kept.
-        bytes_max: of all messages together; the oldest go first.
+        keep_ms: how long a message is kept; 0: for good.
+        bytes_max: of all messages together.
         message_bytes_max: of one message; a larger one is not stored.
         per_subject_max: messages of one subject; the oldest go first.
+        is_masters: it lies where nobody but masters comes, where there is such a place; what is published on its
+            subjects elsewhere is not kept then.
+        refuses_when_full: nothing is given up for what is new: that is refused.
+        keeps_first: of one subject the first message stays, and whatever comes after it is refused.
+        has_timers: it takes `schedule`. The server gives up the oldest of such a stream, whatever else is said here.
     """
 
     name: str
-    subjects: str
+    subjects: tuple[str, ...]
     description: str
     keep_ms: int
     bytes_max: int
     message_bytes_max: int
     per_subject_max: int
+    is_masters: bool = False
+    refuses_when_full: bool = False
+    keeps_first: bool = False
+    has_timers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One message as a stream keeps it; sequences of one stream only grow."""
+    """One message as a stream keeps it; sequences of one stream only grow. `at_ms`: the server's stamp, UTC."""
 
     subject: str
     sequence: int
     data: bytes
+    at_ms: int = 0
+
+
+Follow = Callable[[Stored], Awaitable[bool]]
+"""Takes a message of a stream; returns whether it is done with it, else it comes again, here or to another follower."""
 
 
 class Journal(Protocol):
     """One connection's hold of a stream."""
 
-    async def append(self, subject: str, data: bytes, *, over: str | None = None, last: int = 0) -> int | None:
+    async def append(
+        self, subject: str, data: bytes, *, over: str | None = None, last: int = 0, keep_ms: int | None = None
+    ) -> int | None:
         """Store and return the sequence, once the server has it.
 
         With `over`, a pattern, only if the last sequence over all subjects that match it is `last` (0: there is none);
-        else None. Raises `NotConnected` where it may or may not have been stored.
+        else None, as for a subject that is taken in a stream that keeps the first. With `keep_ms` it is kept so long.
+        Raises `NotConnected` where it may or may not have been stored, `Overloaded` where the stream is full.
         """
+
+    async def schedule(self, subject: str, data: bytes, *, target: str, at_ms: int, is_first: bool = False) -> bool:
+        """Have the server store the same under `target` at a time, UTC, and keep it under `subject` until then.
+
+        A timer under the same subject is replaced; with `is_first` this one is refused instead, and False returned.
+        One that is due is stored at once, and all of them up to a quarter of a second late. Raises `NotConnected`.
+        """
+        ...
+
+    async def follow(self, name: str, pattern: str, take: Follow) -> Subscription:
+        """Take what is stored under a pattern, from the beginning; of all who follow under a name one gets each.
+
+        What nobody was done with comes again, after at most half a minute, also after everybody has gone meanwhile.
+        """
+        ...
 
     async def last(self, *patterns: str) -> list[Stored]:
         """Return the last message of each subject that matches a pattern, oldest first.
@@ -169,6 +201,17 @@ class Journal(Protocol):
         subjects, `NotConnected` without an answer.
         """
         ...
+
+    async def subjects(self, pattern: str) -> list[str]:
+        """Return all subjects that match a pattern and have a message, sorted. Raises `NotConnected`."""
+        ...
+
+    async def now_ms(self) -> int:
+        """Return the server's time, UTC, as it stamps what it stores. Raises `NotConnected`."""
+        ...
+
+    async def purge(self, pattern: str, *, before: int | None = None) -> None:
+        """Forget what matches a pattern, with `before` only what has a lower sequence. Raises `NotConnected`."""
 
 
 class Counter(Protocol):

@@ -4,13 +4,12 @@ The intuition: a route names the kinds that send and read it, and its keys name 
 identity's own (its name as caller or writer, its node, its instance, its master), the pattern says that name;
 where it is somebody else's, it says `*`. Nothing else is granted, so a new message brings its own permissions.
 
-What a stream keeps (`Route.stream`) is never subscribed to. A node may pull from its own consumer, which masters make,
-acknowledge what it pulled, and read back what it wrote itself: nothing that lists, makes or empties anything.
+What a stream keeps (`Route.stream`) is written and read by masters, and never subscribed to. Nobody else has any right
+on JetStream: its answers go to whatever subject an asker names, past all permissions, and are stored there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -82,8 +81,6 @@ def grants(kind: Kind, name: str, instance: str | None = None, *, prefix: str = 
     serves = any(not _is_fact(route) for route in heard)
     if kind is Kind.MASTER:
         publish.update(STORAGE)
-    if kind is Kind.NODE:
-        publish.update(_from_streams(routes, name, prefix))
     if kind in (Kind.MASTER, Kind.OPERATOR):
         publish.add(DISCOVERY)
     return Grants(
@@ -121,20 +118,6 @@ def _as_reader(kind: Kind, name: str, instance: str | None) -> dict[str, str]:
     if kind is Kind.NODE:
         return {"node": name} if instance is None else {"node": name, "instance": token(instance)}
     return {"master": name} if kind is Kind.MASTER else {}
-
-
-def _from_streams(routes: Iterable[Route], node: str, prefix: str) -> set[str]:
-    """Return what a node may ask of JetStream."""
-    rights: set[str] = set()
-    for route in routes:
-        if route.stream is None:
-            continue
-        stream, consumer = f"{prefix}-{route.stream}", f"node-{node}"
-        if Kind.NODE in route.read_by:
-            rights |= {f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", f"$JS.ACK.{stream}.{consumer}.>"}
-        if Kind.NODE in route.sent_by:
-            rights.add(f"$JS.API.DIRECT.GET.{stream}.{route.template.pattern(prefix=prefix, writer=node)}")
-    return rights
 
 
 def _is_fact(route: Route) -> bool:

@@ -128,6 +128,11 @@ class Handling:
         elif isinstance(entry.event, StepOutcome | StepVoided) and cached is not None:
             self._saga = fold(cached, entry)
 
+    @property
+    def saga(self) -> Saga | None:
+        """The saga as far as it is known here; None before it was read."""
+        return self._saga
+
     def next(self, now_ms: int) -> Effect:
         """Return what to do now; the time is the broker's, as far as this coordinator can tell."""
         saga = self._saga

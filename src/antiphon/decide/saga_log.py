@@ -126,10 +126,7 @@ class Entry:
 
 def subject_of(event: Event, saga: str, *, prefix: str = PREFIX, **keys: str) -> str:
     """Return the subject that an event stands under; `keys` are its ticket, node and nonce, as it has them."""
-    template = event.route.template
-    if "writer" in template.keys and "node" in keys:
-        keys["writer"] = keys.pop("node")
-    return template.subject(prefix=prefix, saga=saga, **keys)
+    return event.route.template.subject(prefix=prefix, saga=saga, **keys)
 
 
 def chain_of(saga: str, *, prefix: str = PREFIX) -> str:

@@ -106,6 +106,9 @@ class ActionContract(Message):
     idempotent: bool = Field(
         default=False, description="doing it twice is the same as once; else it never is asked twice"
     )
+    at_most_once: bool = Field(
+        default=False, description="as a saga's step it is never begun twice; without an outcome it is unknown"
+    )
     compensates: Name | None = Field(default=None, description="the action of this node that it undoes")
     has_dry_run: bool = Field(default=False, description="it can say what it would do, and do nothing")
     aggregates: Aggregates = Field(default_factory=dict, description="what is made of fields of all results")

@@ -1,11 +1,12 @@
-"""A saga's history: what the two streams keep of it, one message a subject, and nothing else is true of a saga.
+"""A saga's history: what the streams keep of it, one message a subject, and nothing else is true of a saga.
 
 `sagas` holds the *chain* `saga.<saga>.k.>`: the start, every command, every time it was parked and went on, its end.
 Each link is written by compare-and-set on the last sequence over the whole chain, so two coordinators that decide at
-once cannot both be right. Orders of operators (`x`) and the timer (`t`) stand beside the chain. `outcomes` holds one
-message for each command, by the node that it was for or, when its time had passed, by a coordinator: the server takes
-the first and refuses the second. A *ticket* is a step's number, counted from 1, `f` for doing or `b` for undoing it,
-and from the second command for the same on its round: `2f`, `2b`, `2b2`.
+once cannot both be right. Orders of operators (`x`) and offers of what may be offered once (`d`) stand beside it.
+`outcomes` holds one message for each command, what its node has told or, when its time had passed, that it is unknown:
+the server takes the first and refuses the second. `timers` holds the one timer of each saga. A *ticket* is a step's
+number, counted from 1, `f` for doing or `b` for undoing it, and from the second command for the same on its round:
+`2f`, `2b`, `2b2`.
 
 Time in a history is the broker's: the stamp of each stored message. Nothing in a body is a time of day.
 """
@@ -22,7 +23,12 @@ from antiphon.subjects import INBOX, Template
 
 SAGAS: Final = "sagas"
 OUTCOMES: Final = "outcomes"
-SUBJECTS: Final = {SAGAS: ("saga.*.k.>", "saga.*.x.*", "saga.*.t.*"), OUTCOMES: ("outcome.*.*.*",)}
+TIMERS: Final = "timers"
+SUBJECTS: Final = {
+    SAGAS: ("saga.*.k.>", "saga.*.x.*", "saga.*.d.*"),
+    OUTCOMES: ("outcome.*.*.*",),
+    TIMERS: ("saga.*.t.*",),
+}
 """What each stream keeps. Requests about sagas have three tokens, so none of them can be one of these."""
 MASTERS = (Kind.MASTER,)
 DELAY_MS_MAX: Final = 30 * 24 * 3_600_000
@@ -40,8 +46,8 @@ Ordered = Literal["cancel", "pause", "resume", "retry", "skip", "resolve", "aban
 Fated = Literal["waiting", "running", "succeeded", "failed", "unknown", "skipped"]
 
 
-def _chain(rest: str, read_by: tuple[Kind, ...] = MASTERS) -> Route:
-    return Route(Template(f"saga.<saga>.{rest}"), sent_by=MASTERS, read_by=read_by, stream=SAGAS)
+def _chain(rest: str, stream: str = SAGAS) -> Route:
+    return Route(Template(f"saga.<saga>.{rest}"), sent_by=MASTERS, read_by=MASTERS, stream=stream)
 
 
 class SagaStarted(Fact):
@@ -73,7 +79,7 @@ class StepDone(Message):
 class StepCommanded(Fact):
     """A node is to do or to undo a step; the command is the log entry."""
 
-    route = _chain("k.c.<node>.<ticket>", read_by=(Kind.NODE, Kind.MASTER))
+    route = _chain("k.c.<node>.<ticket>")
     size_max: ClassVar[int] = 192 * 1024
 
     step: Name
@@ -170,10 +176,18 @@ class SagaOrdered(Fact):
     text: Label = ""
 
 
+class StepOffered(Fact):
+    """A command was offered to a node that is to get it once at most; whoever stores this may offer it."""
+
+    route = _chain("d.<ticket>")
+
+    by: Name = Field(description="the master that offers it")
+
+
 class SagaTimerSet(Fact):
     """The saga's one timer: a scheduled message that the server will store as `SagaTimerFired`."""
 
-    route = _chain("t.set")
+    route = _chain("t.set", TIMERS)
 
     at_ms: Count = Field(description="the broker's time, UTC")
 
@@ -181,7 +195,7 @@ class SagaTimerSet(Fact):
 class SagaTimerFired(Fact):
     """It is time to look at the saga again; may come twice and late, so it says nothing but that."""
 
-    route = _chain("t.fired")
+    route = _chain("t.fired", TIMERS)
 
     at_ms: Count = Field(default=0, description="what it had been set to")
 
@@ -199,9 +213,9 @@ class _Told(BaseModel):
 
 
 class StepOutcome(_Told, Fact):
-    """What became of a command, as its node says; the stream takes one for each command."""
+    """What became of a command, as its node has told; the stream takes one for each command."""
 
-    route = Route(Template("outcome.<saga>.<ticket>.<writer>"), sent_by=(Kind.NODE,), read_by=MASTERS, stream=OUTCOMES)
+    route = Route(Template("outcome.<saga>.<ticket>.<node>"), sent_by=MASTERS, read_by=MASTERS, stream=OUTCOMES)
 
     outcome: Literal["succeeded", "failed", "unknown"]
 

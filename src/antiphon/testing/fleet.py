@@ -103,7 +103,7 @@ class TestFleet:
         changed.setdefault("caller_per_minute", 0)
         changed.setdefault("actions_per_minute", 0)
         self.settings = settings or Settings(**changed)
-        self.server = MemoryServer(seed=seed)
+        self.server = MemoryServer(seed=seed, clock=_clock())
         self.faults = Faults(seed, self._transports_of)
         self.server.network = self.faults
         self.nodes: list[Node] = []

@@ -1,0 +1,439 @@
+"""Driving sagas: from event to event, what follows is written, offered, and waited for.
+
+No lease, no leader, no lock: any master may drive any saga at any moment, for what is written is written by
+compare-and-set, and the next move follows from what is written (`decide/saga.py`). Who took a saga in drives it in its
+own process; every saga has a timer in a stream, which fires when its driver has not moved it for `lease_ms`, and
+whichever master gets that goes on. What nothing would ever wake is found by looking through all sagas now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from antiphon.actors.saga_book import SagaBook
+from antiphon.actors.saga_offers import OfferBounds, Offers
+from antiphon.bus.codec import encode
+from antiphon.bus.protocol import Stored, Subscription
+from antiphon.decide import saga_view
+from antiphon.decide.dispatch import Dispatch
+from antiphon.decide.registry import RegistryView
+from antiphon.decide.saga import Append, Move, fold, wake_ms
+from antiphon.decide.saga_drive import Answer, Arm, Done, GiveBack, Handling, Load, Write
+from antiphon.decide.saga_log import Entry, Ticket
+from antiphon.decide.saga_state import Saga
+from antiphon.errors import AntiphonError, NotConnected
+from antiphon.messages.saga_facts import SagaMoved, SagaTurn
+from antiphon.messages.saga_history import (
+    SagaEnded,
+    SagaParked,
+    SagaResumed,
+    SagaStarted,
+    StepCommanded,
+    StepOutcome,
+)
+from antiphon.runtime.facts import Facts
+from antiphon.runtime.views import View
+
+log = structlog.get_logger("antiphon.sagas")
+
+WRITE_AGAIN_MS: Final = 250
+"""Before it is tried again to write something of which nobody knows whether it was stored."""
+POLL_MS: Final = 500
+"""How often the end of a saga that another master drives is looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class SagaBounds:
+    """How long what may take, in milliseconds, and how many."""
+
+    lease_ms: int = 10_000
+    """A saga that its driver has not moved for so long is driven by another master."""
+    history_ms: int = 3_600_000
+    """So long after its end a saga's history is there; then only its end is kept."""
+    keep_ms: int = 30 * 86_400_000
+    """So long its end is kept, and its id stands for it."""
+    sweep_ms: int = 60_000
+    """How often it is looked whether every open saga has a timer."""
+    clock_ms: int = 30_000
+    """How often it is asked what time the broker has."""
+    cached_max: int = 10_000
+    """Sagas remembered, which saves reading them again at each event."""
+    offers: OfferBounds = field(default_factory=OfferBounds)
+
+
+class SagaDriver:
+    """The sagas that one master drives.
+
+    Args:
+        book: the streams, and the master's bus.
+        registry: who is there.
+        dispatch: picks instances.
+        facts: where it is told what happens.
+        limits: how long what may take.
+    """
+
+    def __init__(
+        self, book: SagaBook, registry: View[RegistryView], dispatch: Dispatch, facts: Facts, limits: SagaBounds
+    ) -> None:
+        bus = book.bus
+        self.bus = bus
+        self.book = book
+        self.facts = facts
+        self.limits = limits
+        self.offers = Offers(
+            bus,
+            registry,
+            dispatch,
+            now_ms=self.now_ms,
+            record=self.recorded,
+            mark=book.offer,
+            hold=self._hold,
+            bounds=limits.offers,
+        )
+        self._cache: OrderedDict[str, Saga] = OrderedDict()
+        self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._ends: dict[str, set[asyncio.Future[None]]] = {}
+        self._armed_ms: OrderedDict[str, int] = OrderedDict()
+        self._ahead_ms = 0
+        """How far the broker's clock is ahead of this one."""
+        self._following: Subscription | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def now_ms(self) -> int:
+        """Return the broker's time, as far as this master can tell."""
+        return self.bus.clock.wall_ms() + self._ahead_ms
+
+    async def start(self) -> None:
+        """Take timers that have fired, and look for sagas that nothing would wake."""
+        await self._set_clock()
+        self._following = await self.book.follow(self._fired)
+        self._spawn(self._keep_clock(), "clock")
+        self._spawn(self._sweep_on(), "sweep")
+
+    async def leave(self) -> None:
+        """Take no more timers; whoever gets them goes on."""
+        following, self._following = self._following, None
+        if following is not None:
+            await following.drain()
+
+    async def stop(self) -> None:
+        """Drive no more; what runs on nodes goes on there."""
+        await self.leave()
+        await self.offers.stop()
+        for task in tuple(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks))
+
+    async def begin(self, saga: str, start: SagaStarted) -> bool:
+        """Store the start of a saga and drive it; return False where its id is taken."""
+        # the timer first: a saga that began and has none would stand where this master dies
+        armed_ms = self.now_ms() + self.limits.lease_ms
+        arming = asyncio.ensure_future(self.book.arm(saga, armed_ms, is_first=True))
+        try:
+            seq = await self.book.make(saga, Append(start, 0))
+            await arming
+        finally:
+            arming.cancel()
+        if seq is None:
+            return False
+        self._note_armed(saga, armed_ms)
+        entry = Entry(saga, seq, self.now_ms(), start)
+        self._tell(fold(Saga(saga), entry), SagaTurn.STARTED)
+        await self.drive(entry)
+        return True
+
+    def cached(self, name: str) -> Saga | None:
+        """Return what is known of a saga without a read; it may be old."""
+        return self._cache.get(name)
+
+    async def loaded(self, name: str) -> Saga:
+        """Return a saga as its history says now."""
+        saga = Saga(name)
+        for entry in await self.book.load(name):
+            saga = fold(saga, entry)
+        return saga
+
+    async def drive(self, event: Entry, *, is_again: bool = False) -> bool:
+        """Handle one event; return False where it has to come again."""
+        async with self._turn(event.saga):
+            handling = Handling(event, self._cache.get(event.saga), is_again=is_again)
+            try:
+                saga = await self._handled(event.saga, handling)
+            except AntiphonError as error:
+                log.warning("saga.not_driven", saga=event.saga, code=error.code, error=error.text)
+                self._forget(event.saga)
+                saga = None
+        if saga is None:
+            self._again(event)
+            return False
+        if saga.end is None and saga.start is not None:
+            for ticket, command in saga.commands.items():
+                if saga.outcome(ticket) is None:
+                    self.offers.begin(saga.id, command)
+        return True
+
+    async def _handled(self, name: str, handling: Handling) -> Saga | None:
+        """Do what a handling asks for, to its end; None where the event has to come again."""
+        while True:
+            match handling.next(self.now_ms()):
+                case Load():
+                    handling.loaded(await self.book.load(name))
+                case Write(move):
+                    await self._write(name, move, handling)
+                case Arm(at_ms, is_first):
+                    await self._arm(name, at_ms, is_first=is_first)
+                    handling.armed()
+                case Answer(reply, end):
+                    await self._answer(name, reply, end)
+                    handling.answered()
+                case Done(saga):
+                    self._remember(saga)
+                    return saga
+                case GiveBack():
+                    return None
+
+    async def _write(self, name: str, move: Move, handling: Handling) -> None:
+        try:
+            seq = await self.book.make(name, move)
+        except NotConnected as error:  # it may have been stored: the streams will say
+            log.info("saga.not_written", saga=name, error=error.text)
+            await self.bus.clock.sleep_ms(WRITE_AGAIN_MS)
+            seq = None
+        if seq is None:
+            self._forget(name)
+            handling.refused()
+            return
+        at_ms = self.now_ms()
+        handling.written(seq, at_ms)
+        saga, event = handling.saga, move.event
+        assert saga is not None, "it was written from what is known of it"
+        if isinstance(event, StepCommanded):
+            return
+        if isinstance(event, SagaParked):
+            self._tell(saga, SagaTurn.PARKED, step=event.step, code=event.code, text=event.text)
+        elif isinstance(event, SagaResumed):
+            self._tell(saga, SagaTurn.RESUMED, step=event.step)
+        elif isinstance(event, SagaEnded):
+            self._tell(saga, SagaTurn.ENDED)
+            self._woken(name)
+            # the same timer now says when its history is to be forgotten
+            self._spawn(self._arm_safely(name, at_ms + self.limits.history_ms), "arm")
+
+    async def recorded(self, name: str, ticket: Ticket, node: str, said: StepOutcome) -> bool:
+        """Store an outcome and go on; return False where it was decided before."""
+        while True:
+            try:
+                seq = await self.book.outcome(name, ticket, node, said)
+                break
+            except NotConnected:
+                await self.bus.clock.sleep_ms(WRITE_AGAIN_MS)
+        self.offers.decided(name, ticket)
+        if seq is None:
+            self._forget(name)
+        await self.drive(Entry(name, seq or 0, self.now_ms(), said, ticket, node), is_again=seq is None)
+        return seq is not None
+
+    async def _fired(self, stored: Stored) -> bool:
+        """Go on with a saga whose timer has fired: nobody has moved it, or its time has come."""
+        entry = self.book.entry(stored)
+        if entry is None:
+            return True
+        if not await self.drive(entry):
+            return False
+        saga = self._cache.get(entry.saga)
+        with suppress(AntiphonError):  # else when it fires again, which it will
+            if saga is None or (saga.start is None and saga.end is None):
+                await self.book.forget_timer(entry.saga)
+            elif saga.end is not None:
+                await self._forget_history(saga)
+        return True
+
+    async def _forget_history(self, saga: Saga) -> None:
+        due_ms = saga.ended_ms + self.limits.history_ms
+        if self.now_ms() < due_ms:
+            await self.book.arm(saga.id, due_ms)
+        else:
+            await self.book.forget(saga.id, saga.last)
+            self._forget(saga.id)
+
+    def _again(self, event: Entry) -> None:
+        """Handle an event once more, later; should this master be gone by then, the timer does it."""
+
+        async def work() -> None:
+            await self.bus.clock.sleep_ms(self.limits.offers.pause_ms_max)
+            await self.drive(event, is_again=True)
+
+        self._spawn(work(), "again")
+
+    # -- timers
+
+    async def _arm(self, name: str, at_ms: int, *, is_first: bool) -> None:
+        now_ms = self.now_ms()
+        if is_first and self._armed_ms.get(name, 0) > now_ms:
+            return  # it was set when the saga was taken in
+        at_ms = min(at_ms, now_ms + self.limits.lease_ms)
+        await self.book.arm(name, at_ms)
+        self._note_armed(name, at_ms)
+
+    async def _arm_safely(self, name: str, at_ms: int) -> None:
+        with suppress(AntiphonError):  # then the one that is set fires, and looks again
+            await self.book.arm(name, at_ms)
+
+    async def _hold(self, name: str) -> None:
+        """Keep the timer from firing while this master works on a saga."""
+        now_ms = self.now_ms()
+        if self._armed_ms.get(name, 0) - now_ms > self.limits.lease_ms // 2:
+            return
+        saga = self._cache.get(name)
+        due_ms = None if saga is None else wake_ms(saga, now_ms)
+        at_ms = now_ms + self.limits.lease_ms
+        if due_ms is not None and due_ms < at_ms:
+            at_ms = due_ms
+        with suppress(AntiphonError):
+            await self.book.arm(name, at_ms)
+            self._note_armed(name, at_ms)
+
+    def _note_armed(self, name: str, at_ms: int) -> None:
+        self._armed_ms[name] = at_ms
+        self._armed_ms.move_to_end(name)
+        if len(self._armed_ms) > self.limits.cached_max:
+            self._armed_ms.popitem(last=False)
+
+    async def _sweep_on(self) -> None:
+        while True:
+            try:
+                await self._sweep()
+            except AntiphonError as error:
+                log.info("saga.not_swept", code=error.code)
+            await self.bus.clock.sleep_ms(self.limits.sweep_ms)
+
+    async def _sweep(self) -> None:
+        """Set a timer for each saga that is there and has none: the stream of timers may have been lost."""
+        there, timed = await self.book.ids("k.>"), await self.book.timed()
+        ended = set(await self.book.ids("k.end"))
+        begun = set(await self.book.ids("k.start"))
+        for name in there:
+            if name in timed or (name in ended and name not in begun):
+                continue
+            log.warning("saga.no_timer", saga=name)
+            await self.book.arm(name, self.now_ms() + self.limits.lease_ms, is_first=True)
+
+    async def _keep_clock(self) -> None:
+        while True:
+            await self.bus.clock.sleep_ms(self.limits.clock_ms)
+            with suppress(AntiphonError):
+                await self._set_clock()
+
+    async def _set_clock(self) -> None:
+        before_ms = self.bus.clock.wall_ms()
+        broker_ms = await self.book.timers.now_ms()
+        self._ahead_ms = broker_ms - (before_ms + self.bus.clock.wall_ms()) // 2
+
+    async def ended(self, name: str, until_ms: int) -> Saga:
+        """Return a saga once it has ended, or as it stands when the time is over."""
+        while True:
+            left_ms = until_ms - self.bus.clock.now_ms()
+            saga = self._cache.get(name)
+            if saga is None or saga.end is None:
+                await self._woken_up(name, min(left_ms, POLL_MS))
+                saga = self._cache.get(name)
+            is_over = until_ms - self.bus.clock.now_ms() <= 0
+            if saga is None or saga.end is None:  # another master may drive it
+                saga = await self.loaded(name)
+            if saga.end is not None or is_over:
+                return saga
+
+    async def _woken_up(self, name: str, wait_ms: int) -> None:
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ends.setdefault(name, set()).add(woken)
+        try:
+            async with asyncio.timeout(max(0, wait_ms) / 1_000):
+                await woken
+        except TimeoutError:
+            pass
+        finally:
+            self._ends[name].discard(woken)
+            if not self._ends[name]:
+                del self._ends[name]
+
+    def _woken(self, name: str) -> None:
+        for woken in self._ends.get(name, ()):
+            if not woken.done():
+                woken.set_result(None)
+
+    async def _answer(self, name: str, reply: str, end: SagaEnded) -> None:
+        """Tell whoever waits that a saga has ended, where that is nobody whom this master answers anyway."""
+        if name in self._ends:
+            self._woken(name)
+            return
+        found = saga_view.view(Saga(name, end=end), self.now_ms())
+        if found is not None:
+            with suppress(AntiphonError):
+                await self.bus.transport.publish(reply, encode(found))
+
+    def _remember(self, saga: Saga) -> None:
+        self._cache[saga.id] = saga
+        self._cache.move_to_end(saga.id)
+        if len(self._cache) > self.limits.cached_max:
+            self._cache.popitem(last=False)
+
+    def _forget(self, name: str) -> None:
+        self._cache.pop(name, None)
+
+    @asynccontextmanager
+    async def _turn(self, name: str) -> AsyncGenerator[None, None]:
+        """Let one event of a saga be handled at a time; of different sagas many are."""
+        lock, waiting = self._turns.get(name, (None, 0))
+        lock = lock or asyncio.Lock()
+        self._turns[name] = (lock, waiting + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            _, waiting = self._turns[name]
+            if waiting == 1:
+                del self._turns[name]
+            else:
+                self._turns[name] = (lock, waiting - 1)
+
+    def _tell(self, saga: Saga, turn: SagaTurn, **said: str | None) -> None:
+        start, end = saga.start, saga.end
+        if start is None:
+            return
+        state = saga_view.state_of(saga, self.now_ms())
+        if turn is not SagaTurn.STARTED:
+            say = log.warning if turn is SagaTurn.PARKED else log.info
+            say("saga.moved", turn=str(turn), saga=saga.id, name=start.definition.name, state=str(state), **said)
+        if self.facts.is_on:
+            self.facts.tell(
+                SagaMoved(
+                    saga=saga.id,
+                    name=start.definition.name,
+                    caller=start.caller,
+                    turn=turn,
+                    state=state,
+                    at_ms=self.now_ms(),
+                    took_ms=max(0, self.now_ms() - saga.started_ms),
+                    cause=None if end is None else end.cause,
+                    left=() if end is None else end.left,
+                    **said,
+                )
+            )
+
+    def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=f"sagas:{what}")
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned_over)
+
+    def _spawned_over(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            log.error("saga.bug", exc_info=bug)

@@ -1,0 +1,61 @@
+"""Whether a saga can be carried out by the nodes that are there, and whether who submits it may: looked at once.
+
+That is at its submission, so that a mistake is heard at once and not after the card was charged. Later the fleet may
+change under a saga that runs; a node that is not there by then is waited for until the step's time is up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from antiphon.decide import contract, filters
+from antiphon.decide.registry import NodeView
+from antiphon.decide.saga_refs import references
+from antiphon.messages.registry import NodeList
+from antiphon.messages.saga import Params, SagaDefinition, SagaStep
+from antiphon.messages.saga_desk import SagaProblem
+
+May = Callable[[str, str], bool]
+"""Whether an action may be run on a node."""
+
+
+def pick(step: SagaStep, nodes: Mapping[str, NodeView], may: May) -> str | None:
+    """Return the node for a step that says `where`: the first by name that has the action, is active and allowed."""
+    is_wanted = filters.of(NodeList(where=step.where))
+    able = (
+        name
+        for name, node in sorted(nodes.items())
+        if step.action in node.actions and node.active and may(step.action, name) and is_wanted(node)
+    )
+    return next(able, None)
+
+
+def problems(definition: SagaDefinition, nodes: Mapping[str, NodeView], may: May) -> Iterator[SagaProblem]:
+    """Yield what is wrong with a definition as the fleet is; steps without a node are not looked at."""
+    for step in definition.steps:
+        if step.node is None:
+            continue
+        wanted = [(step.action, step.params)]
+        if step.compensate is not None:
+            undo = step.compensate
+            wanted.append((undo.action, undo.params or step.params))
+        for action, params in wanted:
+            found = _wrong(step.node, action, params, nodes, may)
+            if found is not None:
+                code, text = found
+                yield SagaProblem(code=code, step=step.name, text=text[:200])
+
+
+def _wrong(name: str, action: str, params: Params, nodes: Mapping[str, NodeView], may: May) -> tuple[str, str] | None:
+    node = nodes.get(name)
+    if not may(action, name):  # says nothing of whether there is such a node
+        return "not_allowed", f"you may not run {action} on {name}"
+    if node is None:
+        return "unknown_node", f"no node {name!r} is registered; `antiphon node ls` lists them"
+    offer = node.actions.get(action)
+    if offer is None:
+        return "unknown_action", f"the node {name!r} has no action {action!r}; `antiphon action ls` lists them"
+    if any(True for _ in references(params)):
+        return None  # what they will be is not known yet; the node looks at them
+    wrong = contract.violation(offer.contract, params)
+    return None if wrong is None else ("params", f"{action}: {wrong}")
