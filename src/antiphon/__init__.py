@@ -1,6 +1,7 @@
 """Antiphon: federated search and durable actions across the systems you already run, over NATS.
 
-The public face: `Node` answers, `Client` asks, `Saga` says what is done as a whole or not at all; everything else is
+The public face: `Node` answers, `Client` asks, `Saga` says what is done as a whole or not at all, `Inbox` makes a
+step's effect in a database happen once; everything else is
 behind them. Names are imported when they are first used, so that a process pays (in time and in resident memory) for
 what it uses and `antiphon --help` for nothing.
 """
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from antiphon.acting.context import ActionContext
     from antiphon.client import Client
+    from antiphon.inbox import Inbox
     from antiphon.jobs import Job, JobResult
     from antiphon.messages.handler import Counts, Found, Hit, Query
     from antiphon.messages.lane import Statistics
@@ -26,6 +28,7 @@ __all__ = [
     "Counts",
     "Found",
     "Hit",
+    "Inbox",
     "Job",
     "JobResult",
     "Node",
@@ -41,6 +44,7 @@ _HOMES = {
     "Counts": "antiphon.messages.handler",
     "Found": "antiphon.messages.handler",
     "Hit": "antiphon.messages.handler",
+    "Inbox": "antiphon.inbox",
     "Job": "antiphon.jobs",
     "JobResult": "antiphon.jobs",
     "Node": "antiphon.node",

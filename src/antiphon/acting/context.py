@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from antiphon.clock import Clock
 from antiphon.messages.saga_history import StepDone
@@ -50,7 +50,8 @@ class ActionContext:
     undo: StepDone | None = None
     attempt: int = 1
     is_cancelled: bool = False
-    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    loop: asyncio.AbstractEventLoop | None = None
+    """Where progress is told that comes from a thread; nobody follows the progress of a saga's step."""
 
     @property
     def left_ms(self) -> int:
@@ -64,5 +65,7 @@ class ActionContext:
 
     def tell(self, done: int, total: int | None = None, text: str = "") -> None:
         """Say how far it is, from a plain handler, which runs in a thread."""
+        if self.loop is None:
+            return
         with suppress(RuntimeError):  # the loop has ended: nobody listens any more
             self.loop.call_soon_threadsafe(self.told, done, total, text)
