@@ -91,7 +91,8 @@ def _enter(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     run(main())
 
 
-async def _until_told() -> None:
+async def until_told() -> None:
+    """Return when this process is told to end."""
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
     await told.wait()
@@ -103,7 +104,7 @@ def nodes(url: str, here: range) -> Callable[[], Coroutine[Any, Any, None]]:
     async def main() -> None:
         for at in here:
             await _node(url, at)
-        await _until_told()
+        await until_told()
 
     return main
 
@@ -139,13 +140,17 @@ def master(url: str, prefix: str) -> Callable[[], Coroutine[Any, Any, None]]:
     async def main() -> None:
         bare = prefix == BARE
         settings = Settings(
-            prefix=prefix, fusion="rrf" if bare else "evidence", tell_facts=not bare, caller_per_minute=0
+            prefix=prefix,
+            fusion="rrf" if bare else "evidence",
+            tell_facts=not bare,
+            caller_per_minute=0,
+            admit_delay_ms=10_000,  # it is to measure, not to shed, also where others keep the machine busy
         )
         bus = await connect(f"master-{prefix}", nats=url, prefix=prefix, bounds=settings.bus())
         role = MasterRole(bus, settings)
         await role.start()
         running = asyncio.ensure_future(role.run())
-        await _until_told()
+        await until_told()
         role.supervisor.stop()
         await running
 
@@ -157,7 +162,7 @@ def hand_master(url: str, nodes: int) -> Callable[[], Coroutine[Any, Any, None]]
 
     async def main() -> None:
         await by_hand.serve(url, nodes)
-        await _until_told()
+        await until_told()
 
     return main
 

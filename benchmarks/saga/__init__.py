@@ -1,0 +1,1 @@
+"""How fast sagas are, and what becomes of them while everything is killed."""
