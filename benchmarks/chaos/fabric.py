@@ -14,14 +14,16 @@ from typing import Self
 from antiphon.bus.server import EmbeddedServer, Options
 
 ROOT = Path(__file__).parents[2]
+MODULE = "benchmarks.chaos.part"
 READY_S_MAX = 30
 """A busy machine starts a process within a second or two."""
 
 
 class Part:
-    """One process, which says when it works."""
+    """One process, which says when it works: a module and its words."""
 
-    def __init__(self, words: tuple[str, ...], environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, module: str, words: tuple[str, ...], environment: Mapping[str, str], log: Path) -> None:
+        self.module = module
         self.words = words
         self._environment = dict(environment)
         self._log = log
@@ -35,7 +37,7 @@ class Part:
 
     async def start(self) -> None:
         """Start it, and return when it works."""
-        command = (sys.executable, "-m", "benchmarks.chaos.part", *self.words)
+        command = (sys.executable, "-m", self.module, *self.words)
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *command, cwd=ROOT, env=self._environment, stdout=asyncio.subprocess.PIPE, stderr=log
@@ -68,11 +70,19 @@ class Fabric:
         nodes: how many instances of which node.
         masters: the names of the masters.
         settings: what the environment says, e.g. `ANTIPHON_BREAKER_WAIT_MS`.
+        node: the module of a node's process; it is told `node NAME INSTANCE URL`, and the data directory.
     """
 
     def __init__(
-        self, data: Path, nodes: Mapping[str, int], masters: tuple[str, ...], settings: dict[str, str]
+        self,
+        data: Path,
+        nodes: Mapping[str, int],
+        masters: tuple[str, ...],
+        settings: dict[str, str],
+        *,
+        node: str = MODULE,
     ) -> None:
+        self.node = node
         self.data = data
         self.nodes = dict(nodes)
         self.masters = masters
@@ -86,10 +96,10 @@ class Fabric:
         self._server = await EmbeddedServer.start(self.data / "nats")
         self.url = self._server.url
         for name in self.masters:
-            self._add(name, "master", name, self.url)
+            self._add(name, MODULE, "master", name, self.url)
         for node, instances in self.nodes.items():
             for at in range(instances):
-                self._add(f"{node}.i{at}", "node", node, f"i{at}", self.url)
+                self._add(f"{node}.i{at}", self.node, "node", node, f"i{at}", self.url, str(self.data))
         try:
             await asyncio.gather(*(self.parts[name].start() for name in self.masters))
             await asyncio.gather(*(part.start() for name, part in self.parts.items() if name not in self.masters))
@@ -115,8 +125,8 @@ class Fabric:
         options = Options(port=int(self.url.rpartition(":")[2]))
         self._server = await EmbeddedServer.start(self.data / "nats", options)
 
-    def _add(self, name: str, *words: str) -> None:
-        self.parts[name] = Part(words, self._environment, self.data / f"{name}.log")
+    def _add(self, name: str, module: str, *words: str) -> None:
+        self.parts[name] = Part(module, words, self._environment, self.data / f"{name}.log")
 
     async def _end(self) -> None:
         await asyncio.gather(*(part.kill() for part in self.parts.values()))

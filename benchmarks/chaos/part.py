@@ -1,4 +1,4 @@
-"""One process of the fabric: `python -m benchmarks.chaos.part node NAME INSTANCE URL` or `... master NAME URL`.
+"""One process of the fabric: `python -m benchmarks.chaos.part node NAME INSTANCE URL DATA` or `... master NAME URL`.
 
 It prints a line on stdout once it is asked or serves.
 """
@@ -27,7 +27,7 @@ def holds(node: str, word: str) -> frozenset[str]:
     return frozenset(f"{node}-{word}-{at}" for at in range(3))
 
 
-async def node(name: str, instance: str, url: str) -> None:
+async def node(name: str, instance: str, url: str, _data: str) -> None:
     """Serve until killed."""
     one = Node(name, instance=instance)
 

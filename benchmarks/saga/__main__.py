@@ -26,6 +26,7 @@ from antiphon import Saga
 from antiphon.bus.bus import Bus
 from antiphon.bus.connect import connect
 from antiphon.bus.server import EmbeddedServer
+from antiphon.errors import AntiphonError
 from antiphon.messages.saga_desk import SagaState, SagaSubmit
 from antiphon.runtime.loop import run
 from benchmarks import report
@@ -132,7 +133,7 @@ async def ready(bench: Bench) -> None:
     for _ in range(600):
         try:
             await bench.saga(fleet.THREE)
-        except Exception:
+        except AntiphonError:
             await asyncio.sleep(0.05)
         else:
             return
