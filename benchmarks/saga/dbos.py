@@ -17,11 +17,11 @@ class Peer:
         logging.getLogger("dbos").setLevel(logging.ERROR)
         module.DBOS(config={"name": "bench", "system_database_url": f"sqlite:///{path}", "log_level": "ERROR"})
 
-        @dbos.step()
+        @dbos.step()  # type: ignore[untyped-decorator]
         async def do(at: int) -> int:
             return at + 1
 
-        @dbos.workflow()
+        @dbos.workflow()  # type: ignore[untyped-decorator]
         async def three(at: int) -> int:
             for _ in range(3):
                 at = await do(at)

@@ -78,8 +78,8 @@ class Connection(Protocol):
         """Forget what was changed."""
 
 
-Effect = Callable[[Any], JsonValue]
-"""Changes the database through a cursor and returns the result; it neither commits nor rolls back."""
+Effect = Callable[[Any], Any]
+"""Changes the database through a cursor and returns the result, which is JSON; it neither commits nor rolls back."""
 
 
 class Inbox:
@@ -191,7 +191,7 @@ class Inbox:
 
     def _changed(self, connection: Connection, cursor: Cursor, step: ActionContext, effect: Effect) -> JsonValue:
         _check_time(step)
-        result = effect(cursor)
+        result: JsonValue = effect(cursor)
         text = to_json(result)
         if len(text) > JSON_BYTES_MAX:
             raise Oversize(f"the result of {step.action} has {len(text)} bytes; the bound is {JSON_BYTES_MAX}")
