@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -200,6 +200,7 @@ class MasterRole:
                 traffic=traffic,
                 dispatch=self._dispatch,
                 judge=self._judge,
+                parked=self._parked,
                 sinks=spools,
                 health=settings.health(),
                 alerts=settings.alerts(),
@@ -223,6 +224,11 @@ class MasterRole:
     def _dispatch(self) -> Dispatch | None:
         """Return the book of the master that runs now."""
         return next((one.ground.dispatch for one in self.supervisor.children if isinstance(one, Master)), None)
+
+    def _parked(self) -> Mapping[str, str]:
+        """Return the sagas that are known to need a person."""
+        nothing: Mapping[str, str] = {}
+        return next((one.parked for one in self.supervisor.children if isinstance(one, Sagas)), nothing)
 
     def _judge(self, key: tuple[str, str], misses: int, load: Load | None) -> None:
         """Tell the registry that runs now of a ping."""

@@ -6,8 +6,6 @@ import asyncio
 import secrets
 from dataclasses import replace
 
-import pytest
-
 from antiphon.bus.assets import outcomes_of, sagas_of, timers_of
 from antiphon.bus.bus import Bus
 from antiphon.bus.protocol import Journal, JournalStream, Stored
@@ -39,11 +37,15 @@ async def test_of_a_subject_that_is_taken_the_first_message_stays(buses: Buses) 
 async def test_a_stream_that_refuses_when_full_keeps_what_it_has(buses: Buses) -> None:
     bus = await buses.open("master")
     journal, of = await opened(bus, own(replace(sagas_of(bus.prefix), bytes_max=20_000, message_bytes_max=8_000)))
+    refused: list[Overloaded] = []
     taken = 0
-    with pytest.raises(Overloaded) as caught:
-        for taken in range(8):
+    while not refused:
+        try:
             assert await journal.append(f"{of}.{taken}", b"x" * 6_000) is not None
-    assert caught.value.retry_after_ms
+            taken += 1
+        except Overloaded as error:
+            refused.append(error)
+    assert refused[0].retry_after_ms
     assert 1 <= taken <= 3
     assert len(await journal.last(f"{of}.>")) == taken
     await journal.purge(f"{of}.0")

@@ -5,16 +5,28 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from pydantic import BaseModel
 
 from antiphon import ActionContext, Saga
 from antiphon.errors import (
+    AlreadySubmitted,
     Declined,
+    InvalidSaga,
+    NotAllowed,
+    UnknownSaga,
+    WrongState,
 )
-from antiphon.messages.saga import SagaRetry
+from antiphon.messages.alerts import AlertCleared, AlertRaised
+from antiphon.messages.policy import ActionRule
+from antiphon.messages.saga import SagaCompensation, SagaDefinition, SagaRetry
 from antiphon.messages.saga_desk import (
+    SagaGet,
+    SagaList,
+    SagaOrder,
     SagaState,
     SagaSubmit,
+    SagaValidate,
     SagaView,
 )
 from antiphon.messages.saga_facts import SagaMoved, SagaTurn
@@ -98,3 +110,68 @@ async def test_a_failing_step_undoes_what_was_done(fleet: Fleet) -> None:
     assert (view.cause.reason, view.cause.step, view.cause.code) == ("step_failed", "send", "declined")
     await until(lambda: len(facts) == 2)
     assert [one.turn for one in facts] == [SagaTurn.STARTED, SagaTurn.ENDED]
+
+
+async def test_what_can_neither_be_done_nor_undone_is_parked_told_and_mended(fleet: Fleet) -> None:
+    ledger = Ledger()
+    ledger.fail = {"send", "refund"}
+    await fleet.master()
+    await shop(fleet, ledger)
+    raised, cleared = await fleet.heard(AlertRaised), await fleet.heard(AlertCleared)
+    undo = SagaCompensation(action="refund", retry=FAST)
+    definition = checkout().definition
+    steps = [step.model_copy(update={"compensate": undo}) if step.compensate else step for step in definition.steps]
+    bus = await fleet.buses.open("web")
+    ask = SagaSubmit(
+        id="order-3", definition=SagaDefinition(name="checkout", steps=tuple(steps)), input={"user": "ann"}
+    )
+    await bus.ask(ask)
+    await until(lambda: [one.alert.id for one in raised] == ["saga_parked:order-3"])
+    view = await bus.ask(SagaGet(id="order-3", history=True))
+    assert view.state is SagaState.PARKED
+    assert [line.step for line in view.steps if line.is_parked] == ["charge"]
+    ledger.fail = set()
+    ops = await fleet.buses.open("ops")
+    await ops.ask(SagaOrder(id="order-3", order="retry", text="the bank is back"))
+    await until(lambda: [one.kind for one in cleared] == ["saga_goes_on"])
+    view = await bus.ask(SagaGet(id="order-3"))
+    assert (view.state, ledger.done) == (SagaState.COMPENSATED, ["verify", "charge", "refund"])
+
+
+async def test_the_same_id_is_the_same_saga_and_another_ones_is_refused(fleet: Fleet) -> None:
+    ledger = Ledger()
+    await fleet.master()
+    await shop(fleet, ledger)
+    views = await asyncio.gather(*(submit(fleet, checkout(), "order-7") for _ in range(4)))
+    assert {view.state for view in views} == {SagaState.COMPLETED}
+    assert ledger.done == ["verify", "charge", "send"]
+    with pytest.raises(AlreadySubmitted):
+        await submit(fleet, checkout(timeout_ms=9_000), "order-7")
+    mine = await (await fleet.buses.open("web")).ask(SagaList(state=SagaState.COMPLETED))
+    assert [(one.id, one.done, one.total) for one in mine.sagas] == [("order-7", 3, 3)]
+
+
+async def test_what_cannot_be_carried_out_or_may_not_is_refused_before_anything_happens(fleet: Fleet) -> None:
+    ledger = Ledger()
+    await fleet.master()
+    await shop(fleet, ledger)
+    with pytest.raises(InvalidSaga, match="no node 'nobody'"):
+        await submit(fleet, Saga("x").step("verify", node="nobody"))
+    with pytest.raises(InvalidSaga, match="has no action 'fly'"):
+        await submit(fleet, Saga("x").step("fly", node="users"))
+    with pytest.raises(InvalidSaga, match="cents"):
+        await submit(fleet, Saga("x").step("verify", node="users", params={"user": "ann", "cents": "many"}))
+    operator = await fleet.client("ops")
+    everything = [ActionRule(who=("web",), actions=(name,), nodes=("*",)) for name in ("verify", "send", "refund")]
+    await operator.set_policy(action=everything)
+    with pytest.raises(NotAllowed, match="may not run charge on bank"):
+        await submit(fleet, checkout())
+    bus = await fleet.buses.open("web")
+    verdict = await bus.ask(SagaValidate(definition=checkout().definition))
+    assert [(one.code, one.step) for one in verdict.problems] == [("not_allowed", "charge")]
+    assert ledger.done == []
+    with pytest.raises(UnknownSaga):
+        await bus.ask(SagaOrder(id="order-8", order="cancel"))
+    await submit(fleet, Saga("fine").step("verify", node="users", params={"user": "ann"}), "order-9")
+    with pytest.raises(WrongState, match="has ended"):
+        await bus.ask(SagaOrder(id="order-9", order="cancel"))

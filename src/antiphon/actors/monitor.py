@@ -60,6 +60,7 @@ class Monitor(Actor):
         traffic: Traffic,
         dispatch: Callable[[], Dispatch | None],
         judge: Judge,
+        parked: Callable[[], Mapping[str, str]] = dict[str, str],
         sinks: Sequence[SinkSpool] = (),
         health: HealthBounds | None = None,
         alerts: AlertBounds | None = None,
@@ -76,6 +77,7 @@ class Monitor(Actor):
             traffic: where this master's searches are counted.
             dispatch: gives this master's book of the fleet, for latencies.
             judge: is told of each ping.
+            parked: gives the sagas that this master knows to need a person, and why.
             sinks: where alerts go besides the log and the bus.
             health: how often is pinged.
             alerts: how often is reminded.
@@ -89,6 +91,7 @@ class Monitor(Actor):
         self.traffic = traffic
         self.dispatch = dispatch
         self.judge = judge
+        self.parked = parked
         self.health = health or HealthBounds()
         self.desk = AlertDesk(bus, sinks, alerts or AlertBounds())
         self.pings = Pings(bus, wait_ms=self.health.wait_ms)
@@ -211,6 +214,8 @@ class Monitor(Actor):
         if total.expected >= CALLS_MIN:
             text = f"{total.coverage:.0%} of the expected answers came"
             yield Condition("coverage_below", ALL, total.coverage, text)
+        for saga, text in self.parked().items():
+            yield Condition("saga_parked", saga, 1.0, text)
         broken = self._broken()
         for node in nodes:
             name = node.node

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ import structlog
 
 from antiphon.actors.saga_book import SagaBook
 from antiphon.actors.saga_offers import OfferBounds, Offers
+from antiphon.actors.saga_turns import Turns, Waiters
 from antiphon.bus.codec import encode
 from antiphon.bus.protocol import Stored, Subscription
 from antiphon.decide import saga_view
@@ -29,6 +30,7 @@ from antiphon.decide.saga_drive import Answer, Arm, Done, GiveBack, Handling, Lo
 from antiphon.decide.saga_log import Entry, Ticket
 from antiphon.decide.saga_state import Saga
 from antiphon.errors import AntiphonError, NotConnected
+from antiphon.messages.saga_desk import SagaState
 from antiphon.messages.saga_facts import SagaMoved, SagaTurn
 from antiphon.messages.saga_history import (
     SagaEnded,
@@ -65,6 +67,8 @@ class SagaBounds:
     """How often it is asked what time the broker has."""
     cached_max: int = 10_000
     """Sagas remembered, which saves reading them again at each event."""
+    parked_max: int = 1_000
+    """Parked sagas that one master tells of."""
     offers: OfferBounds = field(default_factory=OfferBounds)
 
 
@@ -98,9 +102,11 @@ class SagaDriver:
             bounds=limits.offers,
         )
         self._cache: OrderedDict[str, Saga] = OrderedDict()
-        self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
-        self._ends: dict[str, set[asyncio.Future[None]]] = {}
+        self._turns = Turns()
+        self._ends = Waiters()
         self._armed_ms: OrderedDict[str, int] = OrderedDict()
+        self.parked: dict[str, str] = {}
+        """The sagas that are known to need a person, and why; bounded."""
         self._ahead_ms = 0
         """How far the broker's clock is ahead of this one."""
         self._following: Subscription | None = None
@@ -163,7 +169,7 @@ class SagaDriver:
 
     async def drive(self, event: Entry, *, is_again: bool = False) -> bool:
         """Handle one event; return False where it has to come again."""
-        async with self._turn(event.saga):
+        async with self._turns.of(event.saga):
             handling = Handling(event, self._cache.get(event.saga), is_again=is_again)
             try:
                 saga = await self._handled(event.saga, handling)
@@ -223,7 +229,7 @@ class SagaDriver:
             self._tell(saga, SagaTurn.RESUMED, step=event.step)
         elif isinstance(event, SagaEnded):
             self._tell(saga, SagaTurn.ENDED)
-            self._woken(name)
+            self._ends.wake(name)
             # the same timer now says when its history is to be forgotten
             self._spawn(self._arm_safely(name, at_ms + self.limits.history_ms), "arm")
 
@@ -325,6 +331,10 @@ class SagaDriver:
                 continue
             log.warning("saga.no_timer", saga=name)
             await self.book.arm(name, self.now_ms() + self.limits.lease_ms, is_first=True)
+        # what another master has parked, or had before it died, is told by this one, too
+        parked = [one for one in await self.book.ids("k.park.*") if one not in ended]
+        for name in {*parked[: self.limits.parked_max], *self.parked}:
+            self._remember(await self.loaded(name))
 
     async def _keep_clock(self) -> None:
         while True:
@@ -343,7 +353,7 @@ class SagaDriver:
             left_ms = until_ms - self.bus.clock.now_ms()
             saga = self._cache.get(name)
             if saga is None or saga.end is None:
-                await self._woken_up(name, min(left_ms, POLL_MS))
+                await self._ends.wait(name, min(left_ms, POLL_MS))
                 saga = self._cache.get(name)
             is_over = until_ms - self.bus.clock.now_ms() <= 0
             if saga is None or saga.end is None:  # another master may drive it
@@ -351,28 +361,10 @@ class SagaDriver:
             if saga.end is not None or is_over:
                 return saga
 
-    async def _woken_up(self, name: str, wait_ms: int) -> None:
-        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._ends.setdefault(name, set()).add(woken)
-        try:
-            async with asyncio.timeout(max(0, wait_ms) / 1_000):
-                await woken
-        except TimeoutError:
-            pass
-        finally:
-            self._ends[name].discard(woken)
-            if not self._ends[name]:
-                del self._ends[name]
-
-    def _woken(self, name: str) -> None:
-        for woken in self._ends.get(name, ()):
-            if not woken.done():
-                woken.set_result(None)
-
     async def _answer(self, name: str, reply: str, end: SagaEnded) -> None:
         """Tell whoever waits that a saga has ended, where that is nobody whom this master answers anyway."""
         if name in self._ends:
-            self._woken(name)
+            self._ends.wake(name)
             return
         found = saga_view.view(Saga(name, end=end), self.now_ms())
         if found is not None:
@@ -380,6 +372,11 @@ class SagaDriver:
                 await self.bus.transport.publish(reply, encode(found))
 
     def _remember(self, saga: Saga) -> None:
+        shown = saga_view.line(saga, self.now_ms()) if saga.parks and saga.end is None else None
+        if shown is not None and shown.state is SagaState.PARKED and len(self.parked) < self.limits.parked_max:
+            self.parked[saga.id] = f"{shown.name} is parked at {shown.step}: {shown.text}"[:200]
+        else:
+            self.parked.pop(saga.id, None)
         self._cache[saga.id] = saga
         self._cache.move_to_end(saga.id)
         if len(self._cache) > self.limits.cached_max:
@@ -387,22 +384,6 @@ class SagaDriver:
 
     def _forget(self, name: str) -> None:
         self._cache.pop(name, None)
-
-    @asynccontextmanager
-    async def _turn(self, name: str) -> AsyncGenerator[None, None]:
-        """Let one event of a saga be handled at a time; of different sagas many are."""
-        lock, waiting = self._turns.get(name, (None, 0))
-        lock = lock or asyncio.Lock()
-        self._turns[name] = (lock, waiting + 1)
-        try:
-            async with lock:
-                yield
-        finally:
-            _, waiting = self._turns[name]
-            if waiting == 1:
-                del self._turns[name]
-            else:
-                self._turns[name] = (lock, waiting - 1)
 
     def _tell(self, saga: Saga, turn: SagaTurn, **said: str | None) -> None:
         start, end = saga.start, saga.end

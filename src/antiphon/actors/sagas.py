@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Mapping
 from random import Random
 from typing import Final
 
@@ -103,6 +104,11 @@ class Sagas(Actor):
         """What drives them."""
         assert self._driver is not None, "started() makes it"
         return self._driver
+
+    @property
+    def parked(self) -> Mapping[str, str]:
+        """The sagas that this master knows to need a person, and why."""
+        return {} if self._driver is None else self._driver.parked
 
     async def started(self) -> None:
         """Open the streams."""

@@ -59,6 +59,7 @@ RULES: Final[Mapping[str, Rule]] = {
         Rule("breaker_open", "breaker_closed", Severity.WARNING),
         Rule("coverage_below", "coverage_restored", Severity.WARNING, 0.90, 0.95, 5_000, 10_000),
         Rule("error_rate", "error_rate_normal", Severity.WARNING, 0.10, 0.05, 5_000, 10_000),
+        Rule("saga_parked", "saga_goes_on", Severity.CRITICAL),
     )
 }
 """A condition such as node_down is observed as 1 or 0, a measure as its value between 0 and 1."""

@@ -18,8 +18,8 @@ class OpenAlert(Message):
     """Something that is wrong now."""
 
     id: AlertId = Field(description="the same from raising to clearing and for every master: node_down:blog")
-    kind: Label = Field(description="node_down, breaker_open, coverage_below, error_rate")
-    subject: Name = Field(description="the node; `search` for what is of all searches")
+    kind: Label = Field(description="node_down, breaker_open, coverage_below, error_rate, saga_parked")
+    subject: Name = Field(description="the node or the saga; `search` for what is of all searches")
     severity: Severity
     value: float = Field(description="a measure between 0 and 1; 1 of what is only true or false")
     text: Label
@@ -44,4 +44,6 @@ class AlertCleared(Fact):
 
     at_ms: Count = Field(description="wall clock, UTC")
     alert: OpenAlert = Field(description="as it was told or renewed last")
-    kind: Label = Field(description="node_recovered, breaker_closed, coverage_restored, error_rate_normal")
+    kind: Label = Field(
+        description="node_recovered, breaker_closed, coverage_restored, error_rate_normal, saga_goes_on"
+    )

@@ -1,0 +1,142 @@
+"""Sagas whose nodes and masters die in the middle, in virtual time: somebody goes on, with the same keys."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from antiphon import ActionContext, Saga
+from antiphon.messages.saga_desk import SagaGet, SagaState, SagaSubmit, SagaView
+from antiphon.testing import TestFleet, virtual_run
+
+
+class Charge(BaseModel):
+    user: str
+
+
+class Ledger:
+    """What was begun and what was done; a gate holds a handler in the middle."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+        self.done: list[str] = []
+        self.gates: dict[str, asyncio.Event] = {}
+        self.inside = asyncio.Event()
+
+    def handler(self, name: str) -> Any:
+        async def handle(params: Charge, context: ActionContext) -> str:
+            self.keys.append(context.key)
+            if name in self.gates:
+                self.inside.set()
+                await self.gates[name].wait()
+            self.done.append(name)
+            return f"{name} {params.user}"
+
+        return handle
+
+    def actions(self, *names: str, **more: Any) -> dict[str, Any]:
+        return {name: (self.handler(name), {"params": Charge} | more) for name in names}
+
+
+async def submit(fleet: TestFleet, saga: Saga, name: str) -> SagaView:
+    bus = await fleet.bus("web")
+    return await bus.ask(SagaSubmit(id=name, definition=saga.definition, wait=True), budget_ms=60_000)
+
+
+Story = Callable[[TestFleet, Ledger], Awaitable[None]]
+
+
+async def once_at_most(fleet: TestFleet, ledger: Ledger) -> None:
+    await fleet.master()
+    actions = ledger.actions("charge", at_most_once=True) | ledger.actions("refund")
+    await fleet.node("bank", actions=actions)
+    saga = Saga("once").step("charge", node="bank", params={"user": "ann"}, compensate="refund", timeout_ms=8_000)
+    ledger.gates["charge"] = asyncio.Event()
+    running = asyncio.ensure_future(submit(fleet, saga, "order"))
+    await ledger.inside.wait()
+    ledger.gates.clear()
+    await fleet.crash("bank")
+    await fleet.restart("bank")
+    view = await running
+    assert view.state is SagaState.COMPENSATED
+    assert view.cause is not None
+    assert view.cause.reason == "step_unknown"
+    assert ledger.keys == ["order/1f", "order/1b"], "it was begun once, though its node came back in time"
+
+
+async def another_instance(fleet: TestFleet, ledger: Ledger) -> None:
+    await fleet.master()
+    for instance in ("one", "two"):
+        await fleet.node("bank", instance=instance, actions=ledger.actions("charge"))
+    ledger.gates["charge"] = asyncio.Event()
+    saga = Saga("again").step("charge", node="bank", params={"user": "ann"})
+    running = asyncio.ensure_future(submit(fleet, saga, "order"))
+    await ledger.inside.wait()
+    ledger.gates.clear()
+    view = await (await fleet.bus("web")).ask(SagaGet(id="order"))
+    assert view.state is SagaState.RUNNING
+    for name in ("bank.one", "bank.two"):  # one of them works on it
+        await fleet.crash(name)
+        await fleet.restart(name)
+    view = await running
+    assert view.state is SagaState.COMPLETED
+    assert set(ledger.keys) == {"order/1f"}, "whoever does it has the same key"
+    assert len(ledger.keys) >= 2
+
+
+async def another_master(fleet: TestFleet, ledger: Ledger) -> None:
+    await fleet.master("master-1")
+    await fleet.node("bank", actions=ledger.actions("verify", "charge", "send"))
+    saga = Saga("checkout")
+    for name in ("verify", "charge", "send"):
+        saga = saga.step(name, node="bank", params={"user": "ann"})
+    ledger.gates["charge"] = asyncio.Event()
+    bus = await fleet.bus("web")
+    await bus.ask(SagaSubmit(id="order", definition=saga.definition))
+    await ledger.inside.wait()
+    await fleet.master("master-2")
+    await fleet.crash("master-1")
+    ledger.gates["charge"].set()
+    view = await submit(fleet, saga, "order")  # the same again is the same saga: this waits for its end
+    assert view.state is SagaState.COMPLETED
+    assert ledger.done == ["verify", "charge", "send"]
+    assert view.results["send"] == "send ann"
+
+
+async def everybody(fleet: TestFleet, ledger: Ledger) -> None:
+    await fleet.master("master-1")
+    await fleet.node("bank", actions=ledger.actions("charge"))
+    ledger.gates["charge"] = asyncio.Event()
+    bus = await fleet.bus("web")
+    saga = Saga("alone").step("charge", node="bank", params={"user": "ann"})
+    await bus.ask(SagaSubmit(id="order", definition=saga.definition))
+    await ledger.inside.wait()
+    ledger.gates.clear()
+    await fleet.crash("bank")
+    await fleet.crash("master-1")
+    await fleet.restart("master-1")
+    await fleet.restart("bank")
+    assert (await submit(fleet, saga, "order")).state is SagaState.COMPLETED
+    assert ledger.keys == ["order/1f", "order/1f"]
+
+
+STORIES: dict[str, Story] = {
+    "what may happen once at most is left unknown by a node that dies": once_at_most,
+    "a step goes on at another instance when its own dies": another_instance,
+    "another master goes on where one has died": another_master,
+    "all that ran it die and come back": everybody,
+}
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_a_story(story: str) -> None:
+    async def tell() -> None:
+        ledger = Ledger()
+        async with TestFleet(seed=3) as fleet:
+            await STORIES[story](fleet, ledger)
+
+    virtual_run(tell())
