@@ -83,7 +83,7 @@ def checkout(**more: Any) -> Saga:
 
 
 async def submit(fleet: Fleet, saga: Saga, name: str | None = None, *, caller: str = "web", **more: Any) -> SagaView:
-    bus = await fleet.buses.open(caller)
+    bus = await fleet.bus(caller)
     ask = SagaSubmit(id=name, definition=saga.definition, input={"user": "ann"}, wait=True, **more)
     return await bus.ask(ask, budget_ms=10_000)
 
@@ -121,7 +121,7 @@ async def test_what_can_neither_be_done_nor_undone_is_parked_told_and_mended(fle
     undo = SagaCompensation(action="refund", retry=FAST)
     definition = checkout().definition
     steps = [step.model_copy(update={"compensate": undo}) if step.compensate else step for step in definition.steps]
-    bus = await fleet.buses.open("web")
+    bus = await fleet.bus("web")
     ask = SagaSubmit(
         id="order-3", definition=SagaDefinition(name="checkout", steps=tuple(steps)), input={"user": "ann"}
     )
@@ -131,7 +131,7 @@ async def test_what_can_neither_be_done_nor_undone_is_parked_told_and_mended(fle
     assert view.state is SagaState.PARKED
     assert [line.step for line in view.steps if line.is_parked] == ["charge"]
     ledger.fail = set()
-    ops = await fleet.buses.open("ops")
+    ops = await fleet.bus("ops")
     await ops.ask(SagaOrder(id="order-3", order="retry", text="the bank is back"))
     await until(lambda: [one.kind for one in cleared] == ["saga_goes_on"])
     view = await bus.ask(SagaGet(id="order-3"))
@@ -147,7 +147,7 @@ async def test_the_same_id_is_the_same_saga_and_another_ones_is_refused(fleet: F
     assert ledger.done == ["verify", "charge", "send"]
     with pytest.raises(AlreadySubmitted):
         await submit(fleet, checkout(timeout_ms=9_000), "order-7")
-    mine = await (await fleet.buses.open("web")).ask(SagaList(state=SagaState.COMPLETED))
+    mine = await (await fleet.bus("web")).ask(SagaList(state=SagaState.COMPLETED))
     assert [(one.id, one.done, one.total) for one in mine.sagas] == [("order-7", 3, 3)]
 
 
@@ -166,7 +166,7 @@ async def test_what_cannot_be_carried_out_or_may_not_is_refused_before_anything_
     await operator.set_policy(action=everything)
     with pytest.raises(NotAllowed, match="may not run charge on bank"):
         await submit(fleet, checkout())
-    bus = await fleet.buses.open("web")
+    bus = await fleet.bus("web")
     verdict = await bus.ask(SagaValidate(definition=checkout().definition))
     assert [(one.code, one.step) for one in verdict.problems] == [("not_allowed", "charge")]
     assert ledger.done == []
