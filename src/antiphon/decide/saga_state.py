@@ -232,8 +232,20 @@ class Standing:
         )
 
 
+_asked: list[tuple[Saga, Standing]] = []
+"""The last answer: one event asks several times of the same saga, and a saga never changes."""
+
+
 def standing(saga: Saga, plan: Plan) -> Standing:
     """Return how all steps of a saga stand."""
+    if _asked and _asked[0][0] is saga:
+        return _asked[0][1]
+    found = _standing(saga, plan)
+    _asked[:] = [(saga, found)]
+    return found
+
+
+def _standing(saga: Saga, plan: Plan) -> Standing:
     forth: dict[int, Leg] = {}
     for number in plan.order:
         one = plan.steps[number - 1]
