@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from antiphon import ActionContext, Saga
-from antiphon.messages.saga_desk import SagaGet, SagaState, SagaSubmit, SagaView
+from antiphon.messages.saga_desk import SagaGet, SagaOrder, SagaState, SagaSubmit, SagaView
 from antiphon.testing import TestFleet, virtual_run
 
 
@@ -138,5 +138,56 @@ def test_a_story(story: str) -> None:
         ledger = Ledger()
         async with TestFleet(seed=3) as fleet:
             await STORIES[story](fleet, ledger)
+
+    virtual_run(tell())
+
+
+def test_after_its_time_of_an_ended_saga_its_end_alone_is_kept() -> None:
+    async def tell() -> None:
+        ledger = Ledger()
+        async with TestFleet(seed=3, saga_history_ms=60_000) as fleet:
+            await fleet.master()
+            await fleet.node("bank", actions=ledger.actions("charge"))
+            saga = Saga("short").step("charge", node="bank", params={"user": "ann"})
+            whole = await submit(fleet, saga, "order")
+            bus = await fleet.bus("web")
+            before = await bus.ask(SagaGet(id="order", history=True))
+            assert [one.event for one in before.history] == ["started", "commanded", "succeeded", "ended"]
+            await asyncio.sleep(120)
+            after = await bus.ask(SagaGet(id="order", history=True))
+            assert [one.event for one in after.history] == ["ended"]
+            assert after.model_copy(update={"history": (), "begins_ms": 0, "deadline_ms": 0}) == whole.model_copy(
+                update={"begins_ms": 0, "deadline_ms": 0}
+            )
+            assert (await submit(fleet, saga, "order")).results == {"charge": "charge ann"}, (
+                "its id still stands for it"
+            )
+            assert ledger.keys == ["order/1f"]
+            await asyncio.sleep(60)  # that was looked after, too
+            prefix = fleet.settings.prefix
+            left = {subject for log in fleet.server.logs.values() for subject in log.subjects(f"{prefix}.v1.>")}
+            assert left == {f"{prefix}.v1.saga.order.k.end"}
+
+    virtual_run(tell())
+
+
+def test_one_that_begins_later_begins_then_and_can_be_cancelled_before() -> None:
+    async def tell() -> None:
+        ledger = Ledger()
+        async with TestFleet(seed=3) as fleet:
+            await fleet.master()
+            await fleet.node("bank", actions=ledger.actions("charge"))
+            bus = await fleet.bus("web")
+            saga = Saga("later").step("charge", node="bank", params={"user": "ann"})
+            for name in ("kept", "cancelled"):
+                ask = SagaSubmit(id=name, definition=saga.definition, delay_ms=3_600_000)
+                assert (await bus.ask(ask)).state is SagaState.SCHEDULED
+            await bus.ask(SagaOrder(id="cancelled", order="cancel"))
+            await asyncio.sleep(3_500)
+            assert ledger.keys == []
+            await asyncio.sleep(200)
+            assert (await bus.ask(SagaGet(id="kept"))).state is SagaState.COMPLETED
+            assert (await bus.ask(SagaGet(id="cancelled"))).state is SagaState.COMPENSATED
+            assert ledger.keys == ["kept/1f"]
 
     virtual_run(tell())
