@@ -113,7 +113,7 @@ class Settings(BaseSettings):
     node_ceiling_ms: int = Field(default=10_000, ge=1, description="and at most this long, whatever it was")
     node_parallel_max: int = Field(default=64, ge=1, description="requests of one master at one node; more wait")
     node_queue_max: int = Field(default=128, ge=0, description="searches waiting for a node that is full; more skip it")
-    hedge_permille: int = Field(default=30, ge=0, le=1_000, description="hedges in a thousand requests; 0 is none")
+    hedge_permille: int = Field(default=29, ge=0, le=1_000, description="hedges in a thousand requests; 0 is none")
     retry_permille: int = Field(default=100, ge=0, le=1_000, description="retries in a thousand requests")
     retry_attempts_max: int = Field(default=3, ge=1, le=10, description="times that a node is asked in one search")
 

@@ -24,8 +24,8 @@ US = 1_000
 class HedgeBounds:
     """The limits of hedging."""
 
-    share_permille: int = 30
-    """Extra requests in a thousand."""
+    share_permille: int = 29
+    """Extra requests in a thousand; with what a burst has saved up they stay within three in a hundred."""
     burst: int = 20
     """What may be saved up; a node that hangs for a moment makes many requests late at once."""
     delay_ms_min: int = 2
