@@ -29,7 +29,7 @@ from antiphon.decide.saga import Append, Move, fold, wake_ms
 from antiphon.decide.saga_drive import Answer, Arm, Done, GiveBack, Handling, Load, Write
 from antiphon.decide.saga_log import Entry, Ticket
 from antiphon.decide.saga_state import Saga
-from antiphon.errors import AntiphonError, NotConnected
+from antiphon.errors import AntiphonError, NotConnected, Overloaded
 from antiphon.messages.saga_desk import SagaState
 from antiphon.messages.saga_facts import SagaMoved, SagaTurn
 from antiphon.messages.saga_history import (
@@ -239,7 +239,8 @@ class SagaDriver:
             try:
                 seq = await self.book.outcome(name, ticket, node, said)
                 break
-            except NotConnected:
+            except (NotConnected, Overloaded) as error:  # what a node has done is worth waiting for
+                log.info("saga.not_written", saga=name, error=error.text)
                 await self.bus.clock.sleep_ms(WRITE_AGAIN_MS)
         self.offers.decided(name, ticket)
         if seq is None:

@@ -7,7 +7,7 @@ tells, so the server vouches for it, and an outcome counts only for a command to
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -46,7 +46,7 @@ class NodeStep(Request[StepTaken]):
     """Do or undo a step of a saga; the same one again is taken once by one instance."""
 
     route = Route(Template("node.<node>.<instance>.step"), sent_by=MASTERS, read_by=(Kind.NODE,), idempotent=False)
-    size_max = 192 * 1024
+    size_max: ClassVar[int] = 192 * 1024
 
     request: Annotated[str, Field(max_length=64)]
     saga: Name
@@ -79,7 +79,6 @@ class StepEnded(Request[Acknowledged]):
     """
 
     route = Route(Template("saga.outcome.<caller>"), sent_by=(Kind.NODE,), read_by=MASTERS, queue=QUEUE)
-    size_max = 64 * 1024
 
     saga: Name
     ticket: TicketText
