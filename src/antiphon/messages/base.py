@@ -69,7 +69,7 @@ class Route:
 class Message(BaseModel):
     """The root of all messages."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, defer_build=True)
     wire_version: ClassVar[str] = "1.0"
     size_max: ClassVar[int] = 64 * 1024
     """Bytes on the wire; larger ones are refused with `Oversize` before they are parsed."""
