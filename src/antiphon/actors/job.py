@@ -246,7 +246,7 @@ class Job:
             action=ask.action,
             params=ask.params,
             budget_ms=times.accept_ms,
-            timeout_ms=max(1, min(times.run_ms, self.rollout.deadline_ms - now_ms)),
+            timeout_ms=max(1, min(times.run_ms, self.rollout.last_ms - now_ms)),
             inline=self._is_single,
             dry_run=ask.dry_run,
             caller=who.name,
