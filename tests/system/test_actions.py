@@ -6,6 +6,7 @@ import asyncio
 import threading
 from typing import Any
 
+import orjson
 import pytest
 from pydantic import BaseModel, Field
 
@@ -23,7 +24,7 @@ from antiphon.errors import (
     UnknownJob,
     UnknownNode,
 )
-from antiphon.messages.actions import JobEnd, JobLine, RunState
+from antiphon.messages.actions import ActionContract, JobEnd, JobLine, RunState
 from antiphon.messages.jobs import ActionFinished, JobReported
 from antiphon.messages.policy import ActionRule
 from antiphon.node import Node
@@ -402,6 +403,20 @@ async def test_a_report_of_who_is_no_target_changes_nothing(fleet: Fleet) -> Non
     gate.open.set()
     result = await job.result()
     assert result.results == {"shop": f"{job.id}/shop"}
+
+
+async def test_any_nats_client_finds_the_contract_by_discovery(fleet: Fleet) -> None:
+    await fleet.master()
+    await shops(fleet, "shop", sync=(sync, SYNC))
+    told = orjson.loads(await (await fleet.client()).bus.ask_bytes("$SRV.INFO.shop", b"", budget_ms=2_000))
+    [metadata] = [one["metadata"] for one in told["endpoints"] if one["name"] == "run_action"]
+    contract = ActionContract.model_validate_json(metadata["sync"])
+    assert (contract.effect, contract.description) == ("write", "Fetch what has changed.")
+    assert contract.params is not None
+    assert contract.params["properties"] == {
+        "since": {"default": "yesterday", "type": "string"},
+        "pages": {"default": 1, "maximum": 100, "minimum": 1, "type": "integer"},
+    }
 
 
 async def test_an_action_that_cannot_be_one_is_refused_where_it_is_written() -> None:
