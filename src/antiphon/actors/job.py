@@ -70,6 +70,7 @@ class Job:
         self._turn: asyncio.Future[None] | None = None
         self._bug: Exception | None = None
         self._is_cut_off = False
+        self._last_record: JobRecord | None = None
         self._wire = ground.bus.gather(self._on_reply)
         self._wire.bug = self._on_bug
 
@@ -128,9 +129,11 @@ class Job:
 
     def record(self) -> JobRecord:
         """Return it as it is written down now."""
+        if self._last_record is not None:  # what is over changes no more
+            return self._last_record
         rollout, order = self.rollout, self.order
         is_over = rollout.is_over
-        return JobRecord(
+        record = JobRecord(
             request=order.request,
             action=order.ask.action,
             caller=order.who.name,
@@ -149,6 +152,9 @@ class Job:
             totals=self._aggregates.totals() if is_over else (),
             lines=tuple(line.told() for line in rollout.lines),
         )
+        if is_over:
+            self._last_record = record
+        return record
 
     async def begin(self) -> bool:
         """Write it down before anybody is asked; return False where its id is taken."""
