@@ -157,6 +157,18 @@ def test_the_readme_shows_the_example() -> None:
     assert node.parsed.strip() in (ROOT / "examples/blog_node.py").read_text(encoding="utf-8")
 
 
+def test_the_readmes_action_says_what_the_readme_says(here: Fabric) -> None:
+    done = here.run("action", "run", "count-words", "--all")
+    shown = done.out.replace("\t", " ") + done.err
+    [said] = re.findall(r"```\n(node  state.*?)```", text_of(ROOT / "README.md"), re.DOTALL)
+
+    def told(text: str) -> list[str]:
+        """Without how long it took, which job it was, and how wide the columns are."""
+        return [" ".join(re.sub(r"[\d.]+ ms|job \w+", "", line).split()) for line in text.splitlines()]
+
+    assert told(said)[1:] == told(shown)
+
+
 def test_the_client_example_finds_the_node_example(here: Fabric) -> None:
     program = [sys.executable, str(ROOT / "examples/search_client.py"), "what does an outage teach"]
     done = subprocess.run(program, env=here.environment, capture_output=True, text=True, check=True, timeout=60)
