@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -14,6 +15,7 @@ from antiphon import ActionContext, JobResult
 from antiphon.errors import (
     Declined,
     HandlerFailed,
+    InvalidReply,
     InvalidSetting,
     Malformed,
     NotAllowed,
@@ -156,6 +158,24 @@ async def test_a_result_that_is_too_large_or_not_as_declared_is_refused_at_the_n
         await client.call("huge", node="shop")
     with pytest.raises(Exception, match="records"):
         await client.call("other", node="shop")
+
+
+async def test_a_result_that_the_contract_does_not_allow_is_refused_by_the_master_too(fleet: Fleet) -> None:
+    """A node in another language, or one that lies: it says that it has succeeded."""
+
+    async def lying() -> dict[str, str]:
+        return {"records": "many"}
+
+    await fleet.master()
+    node = await fleet.node("shop", actions={"sync": (lying, {"result": Synced, "aggregates": {"records": "sum"}})})
+    action = node._actions["sync"]
+    node._actions["sync"] = replace(action, result=None)  # the contract says as before
+    client = await fleet.client()
+    with pytest.raises(InvalidReply, match=r"result.records: .*integer"):
+        await client.call("sync", node="shop")
+    result = await (await client.run("sync", everywhere=True)).result()
+    assert (states(result), result.totals[0].count) == ({"shop": "failed"}, 0)
+    assert result.failed[0].result is None
 
 
 async def test_a_plain_handler_runs_in_a_thread_and_tells_how_far_it_is(fleet: Fleet) -> None:

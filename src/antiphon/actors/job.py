@@ -17,9 +17,10 @@ from antiphon.actors.order import JobGround, Order
 from antiphon.bus.codec import decode, encode
 from antiphon.clock import Timer
 from antiphon.decide.aggregate import Aggregates
+from antiphon.decide.contract import result_violation
 from antiphon.decide.dispatch import Leg
 from antiphon.decide.retry import UNDELIVERED, Answer, judge
-from antiphon.decide.rollout import NEVER, Again, Course, Rollout, Times, course
+from antiphon.decide.rollout import NEVER, TEXT_MAX, Again, Course, Rollout, Times, course
 from antiphon.decide.targets import is_wished
 from antiphon.errors import AntiphonError, InvalidReply, NotConnected, OutOfBudget, from_wire
 from antiphon.messages.actions import (
@@ -28,7 +29,7 @@ from antiphon.messages.actions import (
     JobView,
     RunState,
 )
-from antiphon.messages.jobs import ActionFinished, JobRecord, JobReported, NodeAccepted, NodeRun
+from antiphon.messages.jobs import ActionFinished, JobRecord, JobReported, NodeAccepted, NodeRun, RunEnd
 from antiphon.messages.lane import NodeCancel
 
 log = structlog.get_logger("antiphon.actions")
@@ -85,11 +86,7 @@ class Job:
             load = report.load
             self.ground.dispatch.told(node, instance, load.in_flight, load.latency_us, self.clock.now_ms())
         if report.end is not None:
-            self._end_leg(at, instance, report.end.code)
-            error = None if report.end.code is None else from_wire(report.end.code, report.end.text or "")
-            again = None if error is None else self._again(at, error)
-            if self.rollout.reported(node, instance, report, self.clock.now_ms(), again):
-                self._sealed(at)
+            self._ended(at, instance, report.end)
         else:
             self.rollout.reported(node, instance, report, self.clock.now_ms())
         self._wake()
@@ -292,11 +289,25 @@ class Job:
             self.ground.dispatch.told(node, instance, load.in_flight, load.latency_us, now_ms)
         if end is None:
             self.rollout.accepted(at, instance, now_ms)
-            return
+        else:
+            self._ended(at, instance, end)
+
+    def _ended(self, at: int, instance: str, end: RunEnd) -> None:
+        end = self._checked(at, end)
         self._end_leg(at, instance, end.code)
         again = None if end.code is None else self._again(at, from_wire(end.code, end.text or ""))
-        if self.rollout.ended(at, instance, end, now_ms, again):
+        if self.rollout.ended(at, instance, end, self.clock.now_ms(), again):
             self._sealed(at)
+
+    def _checked(self, at: int, end: RunEnd) -> RunEnd:
+        """Return how a run ended; with a result that its contract does not allow, it has failed."""
+        if end.state != "succeeded":
+            return end
+        contract = self._nodes[self.rollout.lines[at].node].actions[self.order.ask.action].contract
+        wrong = result_violation(contract, end.result)
+        if wrong is None:
+            return end
+        return RunEnd(state="failed", code=InvalidReply.code, text=wrong[:TEXT_MAX], took_us=end.took_us)
 
     def _sealed(self, at: int) -> None:
         """Take what is wanted of a result, and keep no more of it: it is in the node's report."""
