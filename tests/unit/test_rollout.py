@@ -234,6 +234,18 @@ def test_who_was_asked_is_never_said_to_be_skipped() -> None:
     assert (states(refused)[0], refused.lines[0].code) == ("failed", "overloaded")
 
 
+def test_who_has_gone_away_is_no_answer_at_once_and_asked_again_only_where_it_may_be() -> None:
+    job = rollout(2)
+    ask_all(job)
+    for at in range(2):
+        job.accepted(at, "i1", 10)
+    job.gone(0, "other", 20)
+    job.gone(0, "i1", 20)
+    job.gone(1, "i1", 20, lambda _: 5)
+    assert states(job) == ["no_answer", "waiting"]
+    assert job.ready(25) == [1]
+
+
 def test_shortly_before_its_deadline_a_job_asks_nobody_and_says_at_the_deadline_why_it_is_over() -> None:
     job = rollout(2, Times(accept_ms=100, run_ms=1_000, grace_ms=50, total_ms=1_000), parallel=1)
     assert job.last_ms == 950

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import structlog
 
+from antiphon.actors.absence import Absences
 from antiphon.actors.order import JobGround, Order
 from antiphon.bus.codec import decode, encode
 from antiphon.clock import Timer
@@ -72,6 +73,7 @@ class Job:
         self._bug: Exception | None = None
         self._is_cut_off = False
         self._last_record: JobRecord | None = None
+        self._absences = Absences(ground, self._gone)
         self._wire = ground.bus.gather(self._on_reply)
         self._wire.bug = self._on_bug
 
@@ -193,6 +195,7 @@ class Job:
             for timer in (self._timer, self._recording):
                 if timer is not None:
                     timer.cancel()
+            self._absences.close()
             self._wire.close()
             self._abandon()
             self._finish()
@@ -209,6 +212,7 @@ class Job:
         if self._is_due:
             self._is_due = False
             self._recording = self.clock.call_after(self.ground.bounds.record_ms, self._due)
+            self._absences.look(self.rollout.lines, now_ms)
             await self.write()
         if self.rollout.is_over or self._bug is not None:
             return
@@ -375,6 +379,11 @@ class Job:
         self._wake()
 
     # -- its end
+
+    def _gone(self, at: int, instance: str) -> None:
+        self._end_leg(at, instance, OutOfBudget.code)
+        self.rollout.gone(at, instance, self.clock.now_ms(), self._again(at, OutOfBudget()))
+        self._wake()
 
     def _end_leg(self, at: int, instance: str, code: str | None) -> None:
         leg = self._legs.pop((at, instance), None)

@@ -291,6 +291,12 @@ class Rollout:
             line.instances.discard(instance)
         return self._fail(line, code, text, now_ms, again)
 
+    def gone(self, at: int, instance: str, now_ms: int, again: Again | None = None) -> None:
+        """Note that an instance that works on it has gone away: it may have done it."""
+        line = self.lines[at]
+        if line.state is RunState.RUNNING and line.instance == instance:
+            self._fail(line, OutOfBudget.code, "it has gone away in the midst of it", now_ms, again)
+
     def reported(self, node: str, instance: str, report: JobReported, now_ms: int, again: Again | None = None) -> bool:
         """Take a report; return whether the node's fate is sealed by it. One that nobody waits for changes nothing."""
         at = self._at.get(node)
