@@ -417,7 +417,7 @@ class Job:
         say = log.info if rollout.failures == 0 else log.warning
         say("job.ended", job=order.job, action=order.ask.action, caller=order.who.name, end=str(end))
         if self.ground.facts.is_on:
-            lines = [line.told().model_copy(update={"result": None}) for line in rollout.lines]
+            lines = [line.told(has_result=False) for line in rollout.lines]
             self.ground.facts.tell(
                 ActionFinished(
                     request=order.request,

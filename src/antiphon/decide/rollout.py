@@ -27,6 +27,7 @@ NEVER: Final = 2**62
 FINAL: Final = frozenset(
     {RunState.SUCCEEDED, RunState.FAILED, RunState.NO_ANSWER, RunState.SKIPPED, RunState.CANCELLED}
 )
+NOBODY: Final = dict.fromkeys(RunState, 0)
 CANARY_PERCENT: Final = 10
 TEXT_MAX: Final = 200
 
@@ -140,8 +141,8 @@ class Line:
         """Whether nothing more can happen to it."""
         return self.state in FINAL
 
-    def told(self) -> JobLine:
-        """Return it as it is told."""
+    def told(self, *, has_result: bool = True) -> JobLine:
+        """Return it as it is told; facts have no results."""
         return JobLine.model_construct(
             node=self.node,
             instance=self.instance,
@@ -152,7 +153,7 @@ class Line:
             total=self.total,
             text=self.text,
             code=self.code,
-            result=self.result,
+            result=self.result if has_result else None,
             took_us=self.took_us,
         )
 
@@ -191,7 +192,7 @@ class Rollout:
             self._waves.append(list(range(len(self.lines), len(self.lines) + len(members))))
             self.lines += members
         self._at = {line.node: at for at, line in enumerate(self.lines)}
-        self.counts = dict.fromkeys(RunState, 0) | {RunState.WAITING: len(self.lines)}
+        self.counts = NOBODY | {RunState.WAITING: len(self.lines)}
         self.failures = 0
         self.end: JobEnd | None = None if self.lines else JobEnd.DONE
         """Why it asks nobody more; it is over once nobody runs either."""

@@ -61,9 +61,9 @@ def ending(result: JobResult) -> str:
 
 
 def ordered(result: JobResult) -> list[JobLine]:
-    """Return the lines, the worst last."""
+    """Return the lines by name, the worst last."""
     order = {state: at for at, state in enumerate(WORST_FIRST)}
-    return sorted(result.lines, key=lambda one: order.get(one.state, -1))
+    return sorted(result.lines, key=lambda one: (order.get(one.state, -1), one.node))
 
 
 def row(one: JobLine) -> tuple[str, ...]:
