@@ -192,6 +192,26 @@ async def test_a_plain_handler_runs_in_a_thread_and_tells_how_far_it_is(fleet: F
     assert names[0].startswith("node:shop")
 
 
+async def test_a_plain_handler_is_told_of_a_cancel_and_the_job_says_that_it_may_go_on(fleet: Fleet) -> None:
+    began, noticed = threading.Event(), threading.Event()
+
+    def plain(context: ActionContext) -> None:
+        began.set()
+        while not context.is_cancelled:
+            noticed.wait(0.005)
+        noticed.set()
+
+    await fleet.master()
+    await shops(fleet, "shop", wait=plain)
+    job = await (await fleet.client()).run("wait", nodes=["shop"])
+    await until(began.is_set)
+    await job.cancel()
+    result = await job.result()
+    assert states(result) == {"shop": "cancelled"}
+    assert "may go on" in (result.lines[0].text or "")
+    await until(noticed.is_set)
+
+
 # -- what is refused before anybody is asked
 
 

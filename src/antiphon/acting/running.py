@@ -35,6 +35,7 @@ from antiphon.runtime.handlers import Handlers
 log = structlog.get_logger("antiphon.node")
 
 TEXT_MAX = 200
+GOES_ON = "; its handler is a plain function, which cannot be cut off and may go on"
 SEND_AGAIN_MS = 250
 LATE_MS = 60_000
 """An end that could not be sent is tried for so long after its deadline: a reader of the record may still come."""
@@ -204,7 +205,7 @@ class Runs:
             context.is_cancelled = True
             if run.cut is None:  # the loop ends, or the process is taken for dead
                 raise
-            end = _failed(run.cut, clock.now_us() - began_us)
+            end = _failed(run.cut, clock.now_us() - began_us, more="" if action.can_be_cut_off else GOES_ON)
         except AntiphonError as error:
             end = _failed(error, clock.now_us() - began_us)
         except Exception as error:
@@ -302,7 +303,7 @@ class Runs:
             log.debug("node.progress_lost", node=self.bus.name, job=job, code=error.code)
 
 
-def _failed(error: AntiphonError, took_us: int = 0) -> RunEnd:
+def _failed(error: AntiphonError, took_us: int = 0, *, more: str = "") -> RunEnd:
     state = "cancelled" if isinstance(error, Cancelled) else "failed"
-    text = error.text[:TEXT_MAX]
+    text = f"{error.text}{more}"[:TEXT_MAX]
     return RunEnd(state=state, code=error.code, text=text, retryable=error.retryable, took_us=took_us)
