@@ -15,5 +15,10 @@ def search(query: Query) -> list[Hit]:
     return [Hit(id=name, title=name.title(), text=ARTICLES[name]) for name in found]
 
 
+@node.action("count-words", effect="read", aggregates={"words": "sum"})
+def count_words() -> dict[str, int]:
+    return {"words": sum(len(text.split()) for text in ARTICLES.values())}
+
+
 if __name__ == "__main__":
     node.run()

@@ -169,11 +169,13 @@ class Scene:
         party = party or await self.party()
         return Client(bus=await self.bus(party), name=party.name)
 
-    async def node(self, handler: Any = None, *, name: str | None = None) -> Node:
+    async def node(self, handler: Any = None, *, name: str | None = None, **actions: Any) -> Node:
         """A node of ours that has joined, and finds one document about whales unless it is told otherwise."""
         party = await self.party(Kind.NODE, name)
         node = Node(party.name, instance=party.instance)
         node.search(handler or (lambda _query: [Hit(id="whale", title=f"{party.name} whales", text="whales sing")]))
+        for action, run in actions.items():
+            node.action(action)(run)
         await node.start(bus=await self.bus(party))
         self._stack.push_async_callback(node.stop)
         async with asyncio.timeout(10):

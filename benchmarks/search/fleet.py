@@ -144,6 +144,7 @@ def master(url: str, prefix: str) -> Callable[[], Coroutine[Any, Any, None]]:
             fusion="rrf" if bare else "evidence",
             tell_facts=not bare,
             caller_per_minute=0,
+            actions_per_minute=0,
             admit_delay_ms=10_000,  # it is to measure, not to shed, also where others keep the machine busy
         )
         bus = await connect(f"master-{prefix}", nats=url, prefix=prefix, bounds=settings.bus())

@@ -162,6 +162,7 @@ class MasterRole:
                 self.view,
                 facts,
                 handle,
+                job=settings.job(),
                 rate=settings.action_rate(),
                 jobs_max=settings.jobs_max,
                 dispatch=settings.dispatch(),

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from antiphon.actors.door import DoorBounds
 from antiphon.actors.identity import IdentityBounds
+from antiphon.actors.order import JobBounds
 from antiphon.actors.saga_driver import SagaBounds
 from antiphon.bus.bounds import Bounds
 from antiphon.bus.codec import first_reason
@@ -95,6 +96,9 @@ class Settings(BaseSettings):
         default=600, ge=0, description="actions of one caller a minute; as many may come at once; 0 is no limit"
     )
     jobs_max: int = Field(default=256, ge=1, description="jobs that run at once on one master; more are refused")
+    job_gone_ms: int = Field(
+        default=10_000, ge=1, description="an instance in mid-run that is silent so long and does not listen is gone"
+    )
 
     saga_lease_ms: int = Field(
         default=10_000, ge=1_000, description="a saga that nobody has moved for so long is driven by another master"
@@ -252,6 +256,10 @@ class Settings(BaseSettings):
         """Return how often one caller may begin an action."""
         per_minute = self.actions_per_minute
         return Rate(per_minute, MINUTE_MS, per_minute) if per_minute else None
+
+    def job(self) -> JobBounds:
+        """Return how long what may take in a job."""
+        return JobBounds(gone_ms=self.job_gone_ms)
 
     def sagas(self) -> SagaBounds:
         """Return how long what of a saga is kept."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
 from pydantic import BaseModel, Field
 
@@ -13,6 +15,7 @@ from antiphon import ActionContext, JobResult
 from antiphon.errors import (
     Declined,
     HandlerFailed,
+    InvalidReply,
     InvalidSetting,
     Malformed,
     NotAllowed,
@@ -23,7 +26,7 @@ from antiphon.errors import (
     UnknownJob,
     UnknownNode,
 )
-from antiphon.messages.actions import JobEnd, JobLine, RunState
+from antiphon.messages.actions import ActionContract, JobEnd, JobLine, RunState
 from antiphon.messages.jobs import ActionFinished, JobReported
 from antiphon.messages.policy import ActionRule
 from antiphon.node import Node
@@ -157,6 +160,24 @@ async def test_a_result_that_is_too_large_or_not_as_declared_is_refused_at_the_n
         await client.call("other", node="shop")
 
 
+async def test_a_result_that_the_contract_does_not_allow_is_refused_by_the_master_too(fleet: Fleet) -> None:
+    """A node in another language, or one that lies: it says that it has succeeded."""
+
+    async def lying() -> dict[str, str]:
+        return {"records": "many"}
+
+    await fleet.master()
+    node = await fleet.node("shop", actions={"sync": (lying, {"result": Synced, "aggregates": {"records": "sum"}})})
+    action = node._actions["sync"]
+    node._actions["sync"] = replace(action, result=None)  # the contract says as before
+    client = await fleet.client()
+    with pytest.raises(InvalidReply, match=r"result.records: .*integer"):
+        await client.call("sync", node="shop")
+    result = await (await client.run("sync", everywhere=True)).result()
+    assert (states(result), result.totals[0].count) == ({"shop": "failed"}, 0)
+    assert result.failed[0].result is None
+
+
 async def test_a_plain_handler_runs_in_a_thread_and_tells_how_far_it_is(fleet: Fleet) -> None:
     names: list[str] = []
 
@@ -169,6 +190,26 @@ async def test_a_plain_handler_runs_in_a_thread_and_tells_how_far_it_is(fleet: F
     await shops(fleet, "shop", sync=(plain, SYNC))
     assert (await (await fleet.client()).call("sync", node="shop"))["records"] == 1
     assert names[0].startswith("node:shop")
+
+
+async def test_a_plain_handler_is_told_of_a_cancel_and_the_job_says_that_it_may_go_on(fleet: Fleet) -> None:
+    began, noticed = threading.Event(), threading.Event()
+
+    def plain(context: ActionContext) -> None:
+        began.set()
+        while not context.is_cancelled:
+            noticed.wait(0.005)
+        noticed.set()
+
+    await fleet.master()
+    await shops(fleet, "shop", wait=plain)
+    job = await (await fleet.client()).run("wait", nodes=["shop"])
+    await until(began.is_set)
+    await job.cancel()
+    result = await job.result()
+    assert states(result) == {"shop": "cancelled"}
+    assert "may go on" in (result.lines[0].text or "")
+    await until(noticed.is_set)
 
 
 # -- what is refused before anybody is asked
@@ -402,6 +443,20 @@ async def test_a_report_of_who_is_no_target_changes_nothing(fleet: Fleet) -> Non
     gate.open.set()
     result = await job.result()
     assert result.results == {"shop": f"{job.id}/shop"}
+
+
+async def test_any_nats_client_finds_the_contract_by_discovery(fleet: Fleet) -> None:
+    await fleet.master()
+    await shops(fleet, "shop", sync=(sync, SYNC))
+    told = orjson.loads(await (await fleet.client()).bus.ask_bytes("$SRV.INFO.shop", b"", budget_ms=2_000))
+    [metadata] = [one["metadata"] for one in told["endpoints"] if one["name"] == "run_action"]
+    contract = ActionContract.model_validate_json(metadata["sync"])
+    assert (contract.effect, contract.description) == ("write", "Fetch what has changed.")
+    assert contract.params is not None
+    assert contract.params["properties"] == {
+        "since": {"default": "yesterday", "type": "string"},
+        "pages": {"default": 1, "maximum": 100, "minimum": 1, "type": "integer"},
+    }
 
 
 async def test_an_action_that_cannot_be_one_is_refused_where_it_is_written() -> None:

@@ -6,12 +6,10 @@ import asyncio
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 
 import pytest
 
@@ -22,6 +20,7 @@ from antiphon.errors import AntiphonError, Malformed, OutOfBudget
 from antiphon.responder import NodeBounds
 from fabrics import NatsFabric, until
 from fleet import Fleet, fleet_on, found
+from processes import Processes
 
 BUSY_S = 2.0
 """How late a busy machine may be; a deadline that is not kept is ten seconds late, or never."""
@@ -54,39 +53,6 @@ asyncio.run(main())
 """
 
 
-MASTER = """
-import asyncio, sys
-from antiphon.app import master
-from antiphon.settings import Settings
-
-name, url, prefix = sys.argv[1:]
-settings = Settings(prefix=prefix, caller_per_minute=0, heartbeat_ms=100)
-asyncio.run(master(settings, nats=url, name=name))
-"""
-
-
-class Processes:
-    """Nodes and masters that are processes, each ended with the test."""
-
-    def __init__(self, fabric: NatsFabric) -> None:
-        self.fabric = fabric
-        self.stack = ExitStack()
-
-    def start(self, name: str, instance: str) -> subprocess.Popen[bytes]:
-        """Start a node as a program of its own."""
-        return self._start(NODE, name, instance)
-
-    def start_master(self, name: str) -> subprocess.Popen[bytes]:
-        """Start a master as a program of its own."""
-        return self._start(MASTER, name)
-
-    def _start(self, program: str, *names: str) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen([sys.executable, "-c", program, *names, self.fabric.url, self.fabric.prefix])
-        self.stack.callback(process.wait)
-        self.stack.callback(process.kill)
-        return process
-
-
 @pytest.fixture
 async def fleet(nats_fabric: NatsFabric) -> AsyncIterator[Fleet]:
     async with fleet_on(nats_fabric, heartbeat_ms=100, misses_max=3) as started:
@@ -95,7 +61,7 @@ async def fleet(nats_fabric: NatsFabric) -> AsyncIterator[Fleet]:
 
 @pytest.fixture
 def processes(nats_fabric: NatsFabric) -> Iterator[Processes]:
-    started = Processes(nats_fabric)
+    started = Processes(nats_fabric, NODE)
     with started.stack:
         yield started
 

@@ -220,6 +220,46 @@ def test_whom_operators_hold_back_is_skipped_and_stops_nothing() -> None:
     assert other.end is JobEnd.STOPPED
 
 
+def test_who_was_asked_is_never_said_to_be_skipped() -> None:
+    """It fell silent, was to be asked again, and by then was down: it may have done it."""
+    job = rollout(2)
+    ask_all(job)
+    job.due(100, lambda _: lambda _: 10)
+    job.skip(0, "down", "nobody is heard", is_failure=True)
+    assert (states(job)[0], job.lines[0].code) == ("no_answer", "out_of_budget")
+    refused = rollout(2)
+    ask_all(refused)
+    refused.refused(0, "i1", "overloaded", "busy", 1, has_begun=False, again=lambda _: 10)
+    refused.skip(0, "down", "nobody is heard", is_failure=True)
+    assert (states(refused)[0], refused.lines[0].code) == ("failed", "overloaded")
+
+
+def test_who_has_gone_away_is_no_answer_at_once_and_asked_again_only_where_it_may_be() -> None:
+    job = rollout(2)
+    ask_all(job)
+    for at in range(2):
+        job.accepted(at, "i1", 10)
+    job.gone(0, "other", 20)
+    job.gone(0, "i1", 20)
+    job.gone(1, "i1", 20, lambda _: 5)
+    assert states(job) == ["no_answer", "waiting"]
+    assert job.ready(25) == [1]
+
+
+def test_shortly_before_its_deadline_a_job_asks_nobody_and_says_at_the_deadline_why_it_is_over() -> None:
+    job = rollout(2, Times(accept_ms=100, run_ms=1_000, grace_ms=50, total_ms=1_000), parallel=1)
+    assert job.last_ms == 950
+    ask_all(job)
+    job.ended(0, "i1", failed(), 950)
+    assert job.ready(950) == []
+    job.due(1_000)
+    assert (states(job), job.end) == (["failed", "skipped"], JobEnd.DEADLINE)
+    silent = rollout(1, Times(accept_ms=100, run_ms=1_000, grace_ms=50, total_ms=80))
+    ask_all(silent)
+    silent.due(80)
+    assert (states(silent), silent.end) == (["no_answer"], JobEnd.DEADLINE)
+
+
 @given(st.integers(1, 50), plans)
 def test_a_job_without_faults_reaches_everybody_once(count: int, plan: RunPlan) -> None:
     job = Rollout(names(count), course(plan, count), TIMES, 0)

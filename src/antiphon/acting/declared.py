@@ -40,6 +40,11 @@ class Action:
     result: Model | None
     has_context: bool
 
+    @property
+    def can_be_cut_off(self) -> bool:
+        """Whether a cancel ends its handler; a plain function runs in a thread, and can only look whether it should."""
+        return inspect.iscoroutinefunction(self.handler)
+
     def arguments(self, params: Mapping[str, JsonValue], context: ActionContext) -> tuple[Any, ...]:
         """Return what the handler is called with; raises `Malformed` for params that its model does not take."""
         given: list[Any] = []

@@ -35,6 +35,7 @@ from antiphon.runtime.handlers import Handlers
 log = structlog.get_logger("antiphon.node")
 
 TEXT_MAX = 200
+GOES_ON = "; its handler is a plain function, which cannot be cut off and may go on"
 SEND_AGAIN_MS = 250
 LATE_MS = 60_000
 """An end that could not be sent is tried for so long after its deadline: a reader of the record may still come."""
@@ -121,11 +122,27 @@ class Runs:
         if not ask.inline:
             return None
         try:
-            await asyncio.wait({run.done}, timeout=self.bounds.inline_ms / 1_000)
+            await self._soon(run.done)
         finally:
             if not run.done.done():
                 run.is_inline = False  # from now on it reports by itself
         return run.done.result() if run.done.done() else None
+
+    async def _soon(self, done: asyncio.Future[RunEnd]) -> None:
+        """Return when a run has ended, or has been waited for long enough; cheaper than `asyncio.wait`."""
+        over = asyncio.get_running_loop().create_future()
+
+        def wake(_done: object = None) -> None:
+            if not over.done():
+                over.set_result(None)
+
+        done.add_done_callback(wake)
+        timer = self.bus.clock.call_after(self.bounds.inline_ms, wake)
+        try:
+            await over
+        finally:
+            timer.cancel()
+            done.remove_done_callback(wake)
 
     def cancel(self, job: str) -> None:
         """Cut off a run that nobody wants any more; one that is not there is no error."""
@@ -183,22 +200,22 @@ class Runs:
         timer = clock.call_after(context.deadline_ms - clock.now_ms(), lambda: self._cut(run, late))
         try:
             result = action.told(await self._handlers.run(action.handler, *arguments))
-            end = RunEnd(state="succeeded", result=result)
+            end = RunEnd(state="succeeded", result=result, took_us=clock.now_us() - began_us)
         except asyncio.CancelledError:
             context.is_cancelled = True
             if run.cut is None:  # the loop ends, or the process is taken for dead
                 raise
-            end = _failed(run.cut)
+            end = _failed(run.cut, clock.now_us() - began_us, more="" if action.can_be_cut_off else GOES_ON)
         except AntiphonError as error:
-            end = _failed(error)
+            end = _failed(error, clock.now_us() - began_us)
         except Exception as error:
             # the author's bug, told apart from ours; its text may hold secrets, so only its class travels
             log.exception("node.handler_failed", node=self.bus.name, request=context.request)
             text = f"the action {action.contract.name} of {self.bus.name} raised {type(error).__name__}"
-            end = _failed(HandlerFailed(text))
+            end = _failed(HandlerFailed(text), clock.now_us() - began_us)
         finally:
             timer.cancel()
-        self._end(run, end.model_copy(update={"took_us": clock.now_us() - began_us}), context.deadline_ms)
+        self._end(run, end, context.deadline_ms)
 
     def _cut(self, run: Run | None, why: AntiphonError) -> None:
         if run is not None and run.task is not None and run.cut is None and not run.done.done():
@@ -286,6 +303,7 @@ class Runs:
             log.debug("node.progress_lost", node=self.bus.name, job=job, code=error.code)
 
 
-def _failed(error: AntiphonError) -> RunEnd:
+def _failed(error: AntiphonError, took_us: int = 0, *, more: str = "") -> RunEnd:
     state = "cancelled" if isinstance(error, Cancelled) else "failed"
-    return RunEnd(state=state, code=error.code, text=error.text[:TEXT_MAX], retryable=error.retryable)
+    text = f"{error.text}{more}"[:TEXT_MAX]
+    return RunEnd(state=state, code=error.code, text=text, retryable=error.retryable, took_us=took_us)

@@ -13,13 +13,15 @@ from functools import lru_cache
 
 import structlog
 
+from antiphon.actors.absence import Absences
 from antiphon.actors.order import JobGround, Order
 from antiphon.bus.codec import decode, encode
 from antiphon.clock import Timer
 from antiphon.decide.aggregate import Aggregates
+from antiphon.decide.contract import result_violation
 from antiphon.decide.dispatch import Leg
 from antiphon.decide.retry import UNDELIVERED, Answer, judge
-from antiphon.decide.rollout import NEVER, Again, Course, Rollout, Times, course
+from antiphon.decide.rollout import NEVER, TEXT_MAX, Again, Course, Rollout, Times, course
 from antiphon.decide.targets import is_wished
 from antiphon.errors import AntiphonError, InvalidReply, NotConnected, OutOfBudget, from_wire
 from antiphon.messages.actions import (
@@ -28,7 +30,7 @@ from antiphon.messages.actions import (
     JobView,
     RunState,
 )
-from antiphon.messages.jobs import ActionFinished, JobRecord, JobReported, NodeAccepted, NodeRun
+from antiphon.messages.jobs import ActionFinished, JobRecord, JobReported, NodeAccepted, NodeRun, RunEnd
 from antiphon.messages.lane import NodeCancel
 
 log = structlog.get_logger("antiphon.actions")
@@ -70,6 +72,8 @@ class Job:
         self._turn: asyncio.Future[None] | None = None
         self._bug: Exception | None = None
         self._is_cut_off = False
+        self._last_record: JobRecord | None = None
+        self._absences = Absences(ground, self._gone)
         self._wire = ground.bus.gather(self._on_reply)
         self._wire.bug = self._on_bug
 
@@ -84,11 +88,7 @@ class Job:
             load = report.load
             self.ground.dispatch.told(node, instance, load.in_flight, load.latency_us, self.clock.now_ms())
         if report.end is not None:
-            self._end_leg(at, instance, report.end.code)
-            error = None if report.end.code is None else from_wire(report.end.code, report.end.text or "")
-            again = None if error is None else self._again(at, error)
-            if self.rollout.reported(node, instance, report, self.clock.now_ms(), again):
-                self._sealed(at)
+            self._ended(at, instance, report.end)
         else:
             self.rollout.reported(node, instance, report, self.clock.now_ms())
         self._wake()
@@ -128,9 +128,11 @@ class Job:
 
     def record(self) -> JobRecord:
         """Return it as it is written down now."""
+        if self._last_record is not None:  # what is over changes no more
+            return self._last_record
         rollout, order = self.rollout, self.order
         is_over = rollout.is_over
-        return JobRecord(
+        record = JobRecord(
             request=order.request,
             action=order.ask.action,
             caller=order.who.name,
@@ -149,6 +151,9 @@ class Job:
             totals=self._aggregates.totals() if is_over else (),
             lines=tuple(line.told() for line in rollout.lines),
         )
+        if is_over:
+            self._last_record = record
+        return record
 
     async def begin(self) -> bool:
         """Write it down before anybody is asked; return False where its id is taken."""
@@ -190,6 +195,7 @@ class Job:
             for timer in (self._timer, self._recording):
                 if timer is not None:
                     timer.cancel()
+            self._absences.close()
             self._wire.close()
             self._abandon()
             self._finish()
@@ -206,6 +212,7 @@ class Job:
         if self._is_due:
             self._is_due = False
             self._recording = self.clock.call_after(self.ground.bounds.record_ms, self._due)
+            self._absences.look(self.rollout.lines, now_ms)
             await self.write()
         if self.rollout.is_over or self._bug is not None:
             return
@@ -246,7 +253,7 @@ class Job:
             action=ask.action,
             params=ask.params,
             budget_ms=times.accept_ms,
-            timeout_ms=max(1, min(times.run_ms, self.rollout.deadline_ms - now_ms)),
+            timeout_ms=max(1, min(times.run_ms, self.rollout.last_ms - now_ms)),
             inline=self._is_single,
             dry_run=ask.dry_run,
             caller=who.name,
@@ -286,11 +293,25 @@ class Job:
             self.ground.dispatch.told(node, instance, load.in_flight, load.latency_us, now_ms)
         if end is None:
             self.rollout.accepted(at, instance, now_ms)
-            return
+        else:
+            self._ended(at, instance, end)
+
+    def _ended(self, at: int, instance: str, end: RunEnd) -> None:
+        end = self._checked(at, end)
         self._end_leg(at, instance, end.code)
         again = None if end.code is None else self._again(at, from_wire(end.code, end.text or ""))
-        if self.rollout.ended(at, instance, end, now_ms, again):
+        if self.rollout.ended(at, instance, end, self.clock.now_ms(), again):
             self._sealed(at)
+
+    def _checked(self, at: int, end: RunEnd) -> RunEnd:
+        """Return how a run ended; with a result that its contract does not allow, it has failed."""
+        if end.state != "succeeded":
+            return end
+        contract = self._nodes[self.rollout.lines[at].node].actions[self.order.ask.action].contract
+        wrong = result_violation(contract, end.result)
+        if wrong is None:
+            return end
+        return RunEnd(state="failed", code=InvalidReply.code, text=wrong[:TEXT_MAX], took_us=end.took_us)
 
     def _sealed(self, at: int) -> None:
         """Take what is wanted of a result, and keep no more of it: it is in the node's report."""
@@ -359,6 +380,11 @@ class Job:
 
     # -- its end
 
+    def _gone(self, at: int, instance: str) -> None:
+        self._end_leg(at, instance, OutOfBudget.code)
+        self.rollout.gone(at, instance, self.clock.now_ms(), self._again(at, OutOfBudget()))
+        self._wake()
+
     def _end_leg(self, at: int, instance: str, code: str | None) -> None:
         leg = self._legs.pop((at, instance), None)
         if leg is not None:
@@ -391,7 +417,7 @@ class Job:
         say = log.info if rollout.failures == 0 else log.warning
         say("job.ended", job=order.job, action=order.ask.action, caller=order.who.name, end=str(end))
         if self.ground.facts.is_on:
-            lines = [line.told().model_copy(update={"result": None}) for line in rollout.lines]
+            lines = [line.told(has_result=False) for line in rollout.lines]
             self.ground.facts.tell(
                 ActionFinished(
                     request=order.request,

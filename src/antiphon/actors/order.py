@@ -24,6 +24,8 @@ class JobBounds:
     """An instance has so long to say that it works on it."""
     grace_ms: int = 1_000
     """The report of its end has so long to arrive."""
+    gone_ms: int = 10_000
+    """One that works on it, is not heard so long and does not listen either has gone away."""
     cancel_ms: int = 2_000
     """Handlers that were cut off have so long to say so."""
     record_ms: int = 250

@@ -112,7 +112,7 @@ def told(error: Any) -> int:
     hint = exits.HINTS.get(error.code, "")
     if error.retry_after_ms:
         hint = f"try again in {max(1, round(error.retry_after_ms / 1_000))} s"
-    if hint and "antiphon up" not in error.text:
+    if hint and not any(one in error.text for one in ("antiphon up", *hint.split("`")[1:2])):
         say(f"antiphon: {hint}")
     return exits.of_error(error)
 

@@ -167,14 +167,14 @@ def _shown(job: Job, line: JobLine, *, is_lost: bool) -> Shown:
     if line.state in FINAL:
         if found is None or line.state is not RunState.SUCCEEDED or line.result is not None:
             return Shown(job.sequence, line)
-        sequence, report = found
+        _instance, sequence, report = found
         result = None if report.end is None else report.end.result
         return Shown(sequence, line.model_copy(update={"result": result}))
     if found is not None:
-        sequence, report = found
+        instance, sequence, report = found
+        line = _reported(line, instance, report)
         if report.end is not None or not is_lost:
-            return Shown(sequence, _reported(line, report))
-        line = _reported(line, report)
+            return Shown(sequence, line)
     if not is_lost:
         return Shown(job.sequence, line)
     state = RunState.SKIPPED if line.state is RunState.WAITING and not line.attempts else RunState.NO_ANSWER
@@ -182,18 +182,23 @@ def _shown(job: Job, line: JobLine, *, is_lost: bool) -> Shown:
     return Shown(job.sequence, line.model_copy(update={"state": state, "code": LOST, "text": text}))
 
 
-def _report(job: Job, line: JobLine) -> tuple[int, JobReported] | None:
+def _report(job: Job, line: JobLine) -> tuple[str, int, JobReported] | None:
     """Return the last report about a line: of its instance, or of the one that its master had not written down yet."""
     if line.instance is not None and (line.node, line.instance) in job.reports:
-        return job.reports[line.node, line.instance]
+        return line.instance, *job.reports[line.node, line.instance]
     if line.state in FINAL:
         return None
-    of_node = [report for (node, _), report in job.reports.items() if node == line.node]
-    return max(of_node, key=lambda one: one[0], default=None)
+    of_node = [(instance, *report) for (node, instance), report in job.reports.items() if node == line.node]
+    return max(of_node, key=lambda one: one[1], default=None)
 
 
-def _reported(line: JobLine, report: JobReported) -> JobLine:
-    told: dict[str, object] = {"done": report.done, "total": report.total, "text": report.text}
+def _reported(line: JobLine, instance: str, report: JobReported) -> JobLine:
+    told: dict[str, object] = {
+        "instance": instance,
+        "done": report.done,
+        "total": report.total,
+        "text": report.text,
+    }
     end = report.end
     if end is None:
         told["state"] = RunState.RUNNING

@@ -27,6 +27,7 @@ NEVER: Final = 2**62
 FINAL: Final = frozenset(
     {RunState.SUCCEEDED, RunState.FAILED, RunState.NO_ANSWER, RunState.SKIPPED, RunState.CANCELLED}
 )
+NOBODY: Final = dict.fromkeys(RunState, 0)
 CANARY_PERCENT: Final = 10
 TEXT_MAX: Final = 200
 
@@ -140,8 +141,8 @@ class Line:
         """Whether nothing more can happen to it."""
         return self.state in FINAL
 
-    def told(self) -> JobLine:
-        """Return it as it is told."""
+    def told(self, *, has_result: bool = True) -> JobLine:
+        """Return it as it is told; facts have no results."""
         return JobLine.model_construct(
             node=self.node,
             instance=self.instance,
@@ -152,7 +153,7 @@ class Line:
             total=self.total,
             text=self.text,
             code=self.code,
-            result=self.result,
+            result=self.result if has_result else None,
             took_us=self.took_us,
         )
 
@@ -171,6 +172,7 @@ class Rollout:
         "deadline_ms",
         "end",
         "failures",
+        "last_ms",
         "lines",
         "times",
     )
@@ -179,6 +181,8 @@ class Rollout:
         self.course = course
         self.times = times
         self.deadline_ms = now_ms + times.total_ms
+        self.last_ms = self.deadline_ms - min(times.grace_ms, times.total_ms // 10)
+        """Nobody is asked any more and handlers are cut off then, which leaves time to hear how they have ended."""
         self.lines: list[Line] = []
         self._waves: list[list[int]] = []
         self._at: dict[str, int] = {}
@@ -188,7 +192,7 @@ class Rollout:
             self._waves.append(list(range(len(self.lines), len(self.lines) + len(members))))
             self.lines += members
         self._at = {line.node: at for at, line in enumerate(self.lines)}
-        self.counts = dict.fromkeys(RunState, 0) | {RunState.WAITING: len(self.lines)}
+        self.counts = NOBODY | {RunState.WAITING: len(self.lines)}
         self.failures = 0
         self.end: JobEnd | None = None if self.lines else JobEnd.DONE
         """Why it asks nobody more; it is over once nobody runs either."""
@@ -214,7 +218,7 @@ class Rollout:
 
     def ready(self, now_ms: int) -> list[int]:
         """Return whom to ask now; each has to be told of with `asked` or `skip`."""
-        if self.end is not None or now_ms >= self.deadline_ms:
+        if self.end is not None or now_ms >= self.last_ms:
             return []
         found: list[int] = []
         room = self.course.parallel - self._in_flight
@@ -246,10 +250,14 @@ class Rollout:
         self._move(line, RunState.RUNNING)
 
     def skip(self, at: int, code: str, text: str, *, is_failure: bool) -> None:
-        """Note that a node cannot be asked, and why; whether that counts as a failure of the job."""
+        """Note that a node cannot be asked, and why; whether that counts as a failure of the job.
+
+        One that was to be asked again ends as its first time has ended: it may have done it.
+        """
         line = self.lines[at]
-        assert line.state is RunState.WAITING, "who was asked is not skipped"
-        self._finish(line, RunState.SKIPPED, code, text, is_failure=is_failure)
+        assert line.state is RunState.WAITING, "who is being asked is not skipped"
+        if not self._give_up(line):
+            self._finish(line, RunState.SKIPPED, code, text, is_failure=is_failure)
 
     def postpone(self, at: int, until_ms: int) -> None:
         """Ask a node later."""
@@ -283,6 +291,12 @@ class Rollout:
         if not has_begun:
             line.instances.discard(instance)
         return self._fail(line, code, text, now_ms, again)
+
+    def gone(self, at: int, instance: str, now_ms: int, again: Again | None = None) -> None:
+        """Note that an instance that works on it has gone away: it may have done it."""
+        line = self.lines[at]
+        if line.state is RunState.RUNNING and line.instance == instance:
+            self._fail(line, OutOfBudget.code, "it has gone away in the midst of it", now_ms, again)
 
     def reported(self, node: str, instance: str, report: JobReported, now_ms: int, again: Again | None = None) -> bool:
         """Take a report; return whether the node's fate is sealed by it. One that nobody waits for changes nothing."""
@@ -339,6 +353,8 @@ class Rollout:
         silent = [
             at for at, line in enumerate(self.lines) if line.state is RunState.RUNNING and now_ms >= line.until_ms
         ]
+        if now_ms >= self.deadline_ms and not self.is_over and self.end is None:
+            self.end = JobEnd.DEADLINE  # also where all that are left have been asked
         for at in silent:
             line = self.lines[at]
             what = "no report of its end in time" if line.is_accepted else "it did not say in time that it works on it"
@@ -401,21 +417,29 @@ class Rollout:
         if self._left == 0:
             self.end = self.end or JobEnd.DONE
         elif self.failures >= self.course.failures_max:
-            self._stop(JobEnd.STOPPED, f"{self.failures} failed, and it stops then")
+            self._stop(JobEnd.STOPPED, f"not asked any more after {_counted(self.failures, 'failure')}")
 
     def _stop(self, end: JobEnd, text: str) -> None:
         if self.end is None:
             self.end = end
         for line in self.lines:
-            if line.state is RunState.WAITING:
-                if line.attempts and line.code is not None:  # it was to be asked again
-                    state = RunState.NO_ANSWER if line.instances else RunState.FAILED
-                    self._finish(line, state, line.code, line.text or "", is_failure=True)
-                else:
-                    self._finish(line, RunState.SKIPPED, str(self.end), text)
+            if line.state is RunState.WAITING and not self._give_up(line):
+                self._finish(line, RunState.SKIPPED, str(self.end), text)
+
+    def _give_up(self, line: Line) -> bool:
+        """End a node that was to be asked again as its last time has ended; return whether there was one."""
+        if not line.attempts or line.code is None:
+            return False
+        state = RunState.NO_ANSWER if line.instances else RunState.FAILED
+        self._finish(line, state, line.code, line.text or "", is_failure=True)
+        return True
 
     def _move(self, line: Line, state: RunState) -> None:
         self.counts[line.state] -= 1
         self.counts[state] += 1
         line.state = state
         self.changes += 1
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")

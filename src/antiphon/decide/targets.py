@@ -18,6 +18,8 @@ from antiphon.errors import Malformed, NotAllowed, Oversize, Unconfirmed, Unknow
 from antiphon.messages.actions import TARGETS_MAX, ActionContract, ActionRun, Effect
 from antiphon.messages.registry import NodeList, Status
 
+STRENGTHS: Final = tuple(Effect)
+"""The effects, the strongest last."""
 NAMED_MAX: Final = 10
 """Nodes that an error names."""
 WISHES: Final = frozenset({Status.SUSPENDED, Status.DRAINING})
@@ -91,7 +93,7 @@ def choose(ask: ActionRun, nodes: Mapping[str, NodeView], asker: Asker, seed: in
     if len(chosen) > TARGETS_MAX:
         raise Oversize(f"{len(chosen)} nodes; one job has {TARGETS_MAX} at most: filter them, or limit it")
     contracts = [node.actions[ask.action].contract for node in chosen]
-    effect = max((one.effect for one in contracts), key=list(Effect).index)
+    effect = max((one.effect for one in contracts), key=STRENGTHS.index)
     targets = Targets(tuple(chosen), refused[:TARGETS_MAX], effect, all(one.idempotent for one in contracts))
     _check(ask, targets)
     return targets

@@ -38,7 +38,7 @@ async def state_of(scene: Scene, name: str) -> str | None:
 
 
 @both
-async def test_t80_a_node_tells_the_outcome_of_another(
+async def test_t70_a_node_tells_the_outcome_of_another(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, is_defended: bool
 ) -> None:
     """Attacker: a node that has learned the id of a saga. Wants: that the bank's step counts as done.
@@ -59,7 +59,7 @@ async def test_t80_a_node_tells_the_outcome_of_another(
 
 
 @both
-async def test_t81_a_node_writes_into_a_history(
+async def test_t71_a_node_writes_into_a_history(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_defended: bool
 ) -> None:
     """Attacker: a node, even one that could publish anywhere. Wants: that a saga has ended, as he says.

@@ -34,4 +34,7 @@ async def follow(job: Job, form: Form) -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         say(f"the job goes on: `antiphon action attach {job.id}` follows it, `antiphon action cancel {job.id}` ends it")
         raise
-    return outcome.written(await job.result(), str(form))
+    result = await job.result()
+    if form is Form.JSONL:
+        print(json_text(outcome.ending(result)), flush=True)
+    return outcome.written(result, str(form))

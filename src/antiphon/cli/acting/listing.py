@@ -21,6 +21,15 @@ COLUMNS = ("action", "effect", "nodes", "description")
 STYLES = {Effect.READ: "green", Effect.WRITE: "", Effect.DESTRUCTIVE: "red"}
 NAMED_MAX = 5
 DEFS = "#/$defs/"
+BOUNDS = {
+    "minimum": ">=",
+    "exclusiveMinimum": ">",
+    "maximum": "<=",
+    "exclusiveMaximum": "<",
+    "minLength": "length >=",
+    "maxLength": "length <=",
+    "pattern": "like",
+}
 
 
 def ls(
@@ -136,6 +145,7 @@ def _fields(schema: Mapping[str, JsonValue] | None, none: str) -> Iterator[str]:
     for name, part in fields.items():
         words = [line(str(name)), kind_of(schema, part)]
         if isinstance(part, dict):
+            words += _bounds(part)
             if name not in required and "default" in part:
                 words.append(f"= {json.dumps(part['default'], ensure_ascii=False)}")
             elif name not in required:
@@ -143,6 +153,13 @@ def _fields(schema: Mapping[str, JsonValue] | None, none: str) -> Iterator[str]:
             if isinstance(part.get("description"), str):
                 words.append(f"- {line(str(part['description']))}")
         yield line(" ".join(words))
+
+
+def _bounds(part: Mapping[str, JsonValue]) -> Iterator[str]:
+    """Yield what a number or a text may be, where its schema says so plainly."""
+    for keyword, word in BOUNDS.items():
+        if keyword in part:
+            yield f"{word} {json.dumps(part[keyword], ensure_ascii=False)}"
 
 
 def _nodes(one: ActionEntry) -> str:

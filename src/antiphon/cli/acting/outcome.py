@@ -25,6 +25,11 @@ STYLES = {
 WORST_FIRST = (RunState.SUCCEEDED, RunState.SKIPPED, RunState.CANCELLED, RunState.FAILED, RunState.NO_ANSWER)
 """What stands last is next to the prompt, where it is seen."""
 BUCKETS_SHOWN = 8
+ENDS = {
+    JobEnd.STOPPED: "too many failed",
+    JobEnd.DEADLINE: "its deadline passed",
+    JobEnd.LOST: "the master that ran it is gone",
+}
 
 
 def written(result: JobResult, output: str) -> int:
@@ -45,17 +50,20 @@ def written(result: JobResult, output: str) -> int:
 
 def document(result: JobResult) -> str:
     """Return a job as one JSON object."""
-    whole = json.loads(result.view.model_dump_json(exclude_none=True))
+    whole = _told(result)
     whole["lines"] = [json.loads(one.model_dump_json(exclude_none=True)) for one in result.lines]
-    for name in ("after", "is_more"):
-        whole.pop(name, None)
     return json.dumps(whole, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None)
 
 
+def ending(result: JobResult) -> str:
+    """Return the end of a job as one JSON object on one line, without what its nodes have said."""
+    return json.dumps(_told(result), ensure_ascii=False)
+
+
 def ordered(result: JobResult) -> list[JobLine]:
-    """Return the lines, the worst last."""
+    """Return the lines by name, the worst last."""
     order = {state: at for at, state in enumerate(WORST_FIRST)}
-    return sorted(result.lines, key=lambda one: order.get(one.state, -1))
+    return sorted(result.lines, key=lambda one: (order.get(one.state, -1), one.node))
 
 
 def row(one: JobLine) -> tuple[str, ...]:
@@ -71,7 +79,8 @@ def what(one: JobLine) -> str:
         far = f"{one.done}/{one.total} " if one.total else ""
         return line(far + (one.text or ""))
     told = " ".join(filter(None, (f"{one.code}:" if one.code else "", one.text or "")))
-    return line(told) or "-"
+    more = f" (asked {one.attempts} times)" if one.attempts > 1 else ""
+    return line(told + more) or "-"
 
 
 def summary(view: JobView) -> list[str]:
@@ -84,14 +93,14 @@ def summary(view: JobView) -> list[str]:
     parts += [f"{number} {name.replace('_', ' ')}" for name in bad if (number := getattr(counts, name))]
     if view.dry_run:
         parts.append("a dry run: nothing was done")
-    texts = ["; ".join(parts)]
+    texts = ["; ".join([*parts, f"job {view.job}"])]
     if view.no_answer:
         texts.append(f"no answer from: {', '.join(view.no_answer)}; they may have done it")
     if view.not_allowed:
         texts.append(f"not allowed on: {', '.join(view.not_allowed)}")
-    if view.end not in (None, JobEnd.DONE):
+    if view.end is not None and view.end is not JobEnd.DONE:
         by = f" by {view.by}" if view.by else ""
-        texts.append(f"the job ended early: {view.end}{by}")
+        texts.append(f"the job ended early: {ENDS.get(view.end, view.end)}{by}")
     return texts + [total(one) for one in view.totals if one.count]
 
 
@@ -103,7 +112,7 @@ def total(one: JobTotal) -> str:
         others = one.others + sum(bucket.count for bucket in one.buckets[BUCKETS_SHOWN:])
         return f"{name}: {', '.join(shown)}" + (f", others: {others}" if others else "")
     value = f"{one.value:.6g}" if isinstance(one.value, float) else str(one.value)
-    return f"{one.kind} of {name}: {value} (of {one.count} nodes)"
+    return f"{one.kind} of {name}: {value} (of {one.count} node{'' if one.count == 1 else 's'})"
 
 
 def code(view: JobView) -> Exit:
@@ -113,6 +122,13 @@ def code(view: JobView) -> Exit:
         rest = counts.failed + counts.no_answer + counts.skipped + counts.cancelled + counts.waiting + counts.running
         return Exit.PARTIAL if rest else Exit.DONE
     return Exit.FAILED if counts.failed or counts.cancelled else Exit.NOBODY
+
+
+def _told(result: JobResult) -> dict[str, object]:
+    whole: dict[str, object] = json.loads(result.view.model_dump_json(exclude_none=True))
+    for name in ("lines", "after", "is_more"):
+        whole.pop(name, None)
+    return whole
 
 
 def _table(result: JobResult) -> None:

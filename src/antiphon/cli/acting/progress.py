@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,6 +25,9 @@ class Watched:
     def __init__(self) -> None:
         self._live: Any = None
         self._moved: dict[str, JobLine] = {}
+        self._view: JobView | None = None
+        self._seen_us = 0
+        """When `_view` came, on this process's own clock."""
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
@@ -31,7 +35,7 @@ class Watched:
             from rich.live import Live  # noqa: PLC0415 - as above
 
             console = Console(stderr=True, highlight=False)
-            self._live = Live(console=console, refresh_per_second=PER_SECOND, transient=True)
+            self._live = Live(get_renderable=self._now, console=console, refresh_per_second=PER_SECOND, transient=True)
             self._live.start()
         return self
 
@@ -46,12 +50,23 @@ class Watched:
         if one is not None:
             self._moved.pop(one.node, None)
             self._moved[one.node] = one
-        if self._live is not None:
-            self._live.update(rendered(view, tuple(self._moved.values())))
+        self._view, self._seen_us = view, time.monotonic_ns() // 1_000
+
+    def _now(self) -> RenderableType:
+        if self._view is None:
+            return ""
+        took_us = self._view.took_us + time.monotonic_ns() // 1_000 - self._seen_us
+        return rendered(self._view, tuple(self._moved.values()), took_us)
 
 
-def rendered(view: JobView, moved: tuple[JobLine, ...]) -> RenderableType:
-    """Return a job as it looks while it runs; `moved` are its lines, the one that moved last at the end."""
+def rendered(view: JobView, moved: tuple[JobLine, ...], took_us: int) -> RenderableType:
+    """Return a job as it looks while it runs.
+
+    Args:
+        view: how it stands.
+        moved: its lines, the one that moved last at the end.
+        took_us: how long it has been running.
+    """
     from rich.console import Group  # noqa: PLC0415 - for people only
     from rich.progress_bar import ProgressBar  # noqa: PLC0415 - as above
     from rich.table import Table  # noqa: PLC0415 - as above
@@ -61,12 +76,22 @@ def rendered(view: JobView, moved: tuple[JobLine, ...]) -> RenderableType:
     over, every = sum(counts[str(state)] for state in OVER), sum(counts.values())
     bad = over - counts[str(RunState.SUCCEEDED)]
     head = Table.grid(padding=(0, 1, 0, 0))
-    bar = ProgressBar(total=max(1, every), completed=over, width=30)
-    told = f"{over}/{every}" + (f", {bad} not done" if bad else "")
-    head.add_row(Text(view.action, "bold"), bar, Text(told, "red" if bad else ""))
+    bar = ProgressBar(total=max(1, every), completed=over + sum(map(share, moved)), width=30)
+    told = [f"{over}/{every} nodes", f"{took_us / 1_000_000:.0f} s"]
+    told += [f"{number} {name}" for name in ("running", "waiting") if (number := counts[name])]
+    head.add_row(
+        Text(view.action, "bold"), bar, Text("; ".join(told)), Text(f"{bad} not done", "red") if bad else Text("")
+    )
     body = Table.grid(padding=(0, 2, 0, 0))
     running = [one for one in moved if one.state is RunState.RUNNING]
     rest = [one for one in moved if one.state in OVER and one.state is not RunState.SUCCEEDED]
     for one in [*rest, *running][-LINES_MAX:]:
         body.add_row(Text(f"  {one.node}"), Text(str(one.state), STYLES[one.state]), Text(what(one), no_wrap=True))
     return Group(head, body)
+
+
+def share(one: JobLine) -> float:
+    """Return how much of a node's run is done, 0 to 1, as far as its handler tells; of one that is over, nothing."""
+    if one.state is not RunState.RUNNING or not one.total:
+        return 0.0
+    return min(1.0, one.done / one.total)

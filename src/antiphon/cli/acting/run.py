@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import secrets
 import sys
 from typing import Annotated, Any, Literal
 
@@ -21,6 +23,9 @@ from antiphon.runtime.loop import run
 WHERE = Group("Where", sort_key=10)
 WITH = Group("With what", sort_key=20)
 HOW = Group("In which order", sort_key=30)
+
+SEED_MAX = 10**6
+_AMOUNT = re.compile(r"[1-9][0-9]{0,5}%?")
 
 Whole = Annotated[int | None, Parameter(group=HOW, validator=Number(gte=1, lte=1_000))]
 
@@ -96,9 +101,9 @@ def run_action(
         "parallel": parallel,
         "batch": batch,
         "canary": canary or None,
-        "stop_after": stop_after,
-        "limit": limit,
-        "seed": seed,
+        "stop_after": _amount(stop_after, "--stop-after"),
+        "limit": _amount(limit, "--limit"),
+        "seed": secrets.randbelow(SEED_MAX) if limit and seed is None else seed,
         "timeout_ms": duration.parse(timeout, "--timeout"),
         "deadline_ms": None if deadline is None else duration.parse(deadline, "--deadline"),
         "dry_run": dry_run or None,
@@ -113,6 +118,8 @@ def run_action(
                 raise UnknownAction(f"no node has an action {name!r} that you may run; `antiphon action ls` lists them")
             typed = params.read(param, json_params, entries[0].contract.params)
             job = await _begun(client, name, typed, given)
+            if limit and seed is None:
+                say(f"the nodes are drawn by --seed {given['seed']}, which draws them again")
             if detach:
                 print(job.id, flush=True)
                 say(f"`antiphon action attach {job.id}` follows it")
@@ -122,12 +129,18 @@ def run_action(
     return run(running())
 
 
+def _amount(text: str | None, option: str) -> str | None:
+    if text is not None and not _AMOUNT.fullmatch(text):
+        raise InvalidSetting(f"{option} {text[:40]!r}: write so many nodes, such as 5, or a share of them, such as 10%")
+    return text
+
+
 async def _begun(client: Client, name: str, typed: dict[str, Any], given: dict[str, Any]) -> Job:
     try:
         return await client.run(name, typed, **given)
     except Unconfirmed as error:
         if not sys.stdin.isatty():
-            raise Unconfirmed(f"{error.text}: add --yes, or try it with --dry-run") from None
+            raise Unconfirmed(f"{error.text}; add --yes, or try it with --dry-run") from None
         if not is_confirmed(f"{error.text}. Go on?", yes=False):
             raise Unconfirmed("nothing was done") from None
     return await client.run(name, typed, **given, confirmed=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
+from antiphon.cli.acting.listing import STYLES as EFFECTS
 from antiphon.cli.listing import STYLES, ago
 from antiphon.cli.nodes.asking import Output, asked
 from antiphon.cli.options import Connection
 from antiphon.cli.safe import json_text, line
 from antiphon.cli.show import duration
+from antiphon.messages.actions import ActionLine
 from antiphon.messages.registry import InstanceLine, NodeEntry, Status
 
 FIELDS = (
@@ -25,6 +27,7 @@ FIELDS = (
     "rate_per_minute",
     "documents",
 )
+ACTIONS = ("action", "effect", "description")
 COLUMNS = ("instance", "status", "heard", "in flight", "latency", "weight", "version")
 
 
@@ -44,6 +47,8 @@ def show(name: str, /, *, output: Output = "table", at: Connection = Connection(
     else:
         for row in rows(entry):
             print("\t".join(row))
+        for action in entry.actions:
+            print("\t".join(("action", *action_row(action))))
         for one in entry.instances:
             print("\t".join(("instance", *instance_row(one))))
     return 0
@@ -64,6 +69,11 @@ def rows(entry: NodeEntry) -> Iterator[tuple[str, str, str]]:
         if value not in (None, (), {}, "") or set_by_us:
             by = "operators" if set_by_us else "instances" if entry.instances else "default"
             yield name, line(_text(value)), by
+
+
+def action_row(one: ActionLine) -> tuple[str, ...]:
+    """Return what is shown of an action, in the order of `ACTIONS`."""
+    return one.name, str(one.effect), line(one.description)
 
 
 def instance_row(one: InstanceLine) -> tuple[str, ...]:
@@ -96,6 +106,15 @@ def _tables(entry: NodeEntry) -> None:
         style = STYLES[entry.status] if name == "status" else ""
         fields.add_row(Text(name.replace("_", " "), "dim"), Text(value, style), Text(by, "dim"))
     console.print(fields)
+    if entry.actions:
+        actions = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for column in ACTIONS:
+            actions.add_column(column, no_wrap=column != "description")
+        for action in entry.actions:
+            name, effect, description = action_row(action)
+            actions.add_row(Text(name), Text(effect, EFFECTS[action.effect]), description)
+        console.print()
+        console.print(actions)
     if not entry.instances:
         return
     instances = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
