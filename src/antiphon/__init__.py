@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from antiphon.messages.search import SearchAnswer
     from antiphon.node import Node
     from antiphon.saga import Saga
+    from antiphon.saga_run import SagaRun
 
 __all__ = [
     "ActionContext",
@@ -34,6 +35,7 @@ __all__ = [
     "Node",
     "Query",
     "Saga",
+    "SagaRun",
     "SearchAnswer",
     "Statistics",
 ]
@@ -50,6 +52,7 @@ _HOMES = {
     "Node": "antiphon.node",
     "Query": "antiphon.messages.handler",
     "Saga": "antiphon.saga",
+    "SagaRun": "antiphon.saga_run",
     "SearchAnswer": "antiphon.messages.search",
     "Statistics": "antiphon.messages.lane",
 }

@@ -40,6 +40,7 @@ from antiphon.messages.policy import ActionRule, Policy, PolicyGet, PolicySet, S
 from antiphon.messages.registry import NodeEntry, NodeList, Status
 from antiphon.messages.search import SearchAnswer, SearchAsk, SearchPage
 from antiphon.runtime.asking import Question
+from antiphon.saga_run import RunsSagas
 
 DEADLINE_MS = 5_000
 
@@ -63,7 +64,7 @@ class CardWords(TypedDict, total=False):
     documents: int
 
 
-class Client(RunsActions):
+class Client(RunsActions, RunsSagas):
     """A publisher's connection.
 
     Args:

@@ -23,6 +23,7 @@ AntiphonError
 │   ├── UnknownSaga        a saga was named that there is none of
 │   ├── AlreadySubmitted   a saga was submitted under the id of another one
 │   ├── WrongState         an order that a saga cannot take as it is now
+│   ├── SagaUndone         a saga whose results are wanted was undone, or abandoned
 │   ├── Unconfirmed        a destructive action was not confirmed
 │   ├── Declined           the handler of an action will not do it, and says why
 │   ├── Cancelled          the job was cancelled before it had ended
@@ -184,6 +185,12 @@ class WrongState(RequestError):
     """An order that a saga cannot take as it is now: it has ended, is past its pivot, or is not parked there."""
 
     code = "wrong_state"
+
+
+class SagaUndone(RequestError):
+    """A saga whose results are wanted was undone, or abandoned; the text says why, and what is not undone."""
+
+    code = "saga_undone"
 
 
 class Unconfirmed(RequestError):

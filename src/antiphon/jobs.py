@@ -14,7 +14,6 @@ returns its result. A job belongs to no connection: `client.job(id)` takes it up
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar, Unpack, overload
@@ -31,9 +30,7 @@ from antiphon.errors import (
     InvalidReply,
     Malformed,
     NoResponders,
-    NotConnected,
     OutOfBudget,
-    UnknownJob,
     from_wire,
 )
 from antiphon.messages.actions import (
@@ -50,6 +47,7 @@ from antiphon.messages.actions import (
     RunPlan,
     RunState,
 )
+from antiphon.patience import patiently
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -57,9 +55,6 @@ POLL_MS = 10_000
 """How long one question for news waits at a master."""
 BUDGET_MS = 5_000
 """For the way there and back."""
-AGAIN_MS = 250
-PATIENCE_MS = 30_000
-"""For so long no master may answer before a watcher gives up; the job goes on."""
 
 Params = Mapping[str, Any] | BaseModel | None
 Amount = int | str
@@ -164,7 +159,7 @@ class Job:
             AntiphonError: no master answers.
         """
         ask = _made(JobGet, job=self.id, after=self._after, wait_ms=min(wait_ms, WAIT_MS_MAX), behalf=self._behalf)
-        return self._take(await _patiently(self._bus, ask, ask.wait_ms + BUDGET_MS))
+        return self._take(await patiently(self._bus, ask, ask.wait_ms + BUDGET_MS))
 
     async def result(self) -> JobResult:
         """Wait for the end of the job and return what became of it."""
@@ -179,7 +174,7 @@ class Job:
     async def cancel(self) -> JobView:
         """Ask nobody more, cut off the handlers that run, and return the job at its end."""
         ask = _made(JobCancel, job=self.id, behalf=self._behalf)
-        view = await _patiently(self._bus, ask, POLL_MS)
+        view = await patiently(self._bus, ask, POLL_MS)
         self._take(view)
         return view
 
@@ -323,20 +318,6 @@ def _result(line: JobLine) -> JsonValue:
     if line.state is RunState.NO_ANSWER:
         raise OutOfBudget(f"{line.node} may have done it, or not: {text}")
     raise from_wire(line.code or Cancelled.code, text)
-
-
-async def _patiently(bus: Bus, ask: JobGet | JobCancel, budget_ms: int) -> JobView:
-    """Ask again and again while no master answers: another one may."""
-    until_ms = bus.clock.now_ms() + PATIENCE_MS
-    while True:
-        try:
-            return await bus.ask(ask, budget_ms=budget_ms)
-        except UnknownJob:
-            raise
-        except AntiphonError as error:
-            if not (error.retryable or isinstance(error, NotConnected)) or bus.clock.now_ms() >= until_ms:
-                raise
-            await asyncio.sleep((error.retry_after_ms or AGAIN_MS) / 1_000)
 
 
 M = TypeVar("M", bound=BaseModel)

@@ -23,7 +23,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypedDict, TypeVar
 
 from pydantic import JsonValue, ValidationError
 
@@ -37,6 +37,15 @@ from antiphon.messages.saga_desk import SagaProblem, SagaSubmit
 M = TypeVar("M", bound=Message)
 
 DEADLINE_MS: Final = 3_600_000
+
+
+class SubmitWords(TypedDict, total=False):
+    """Under which id a saga begins, and when."""
+
+    id: str | None
+    delay_ms: int
+    start_at_ms: int
+    wait: bool
 
 
 class Saga:
@@ -108,12 +117,12 @@ class Saga:
     @property
     def definition(self) -> SagaDefinition:
         """What is sent; raises `InvalidSaga` with everything that is wrong with it, one problem a line."""
-        return checked(self._unchecked)
+        return checked(self.unchecked)
 
     @property
     def problems(self) -> tuple[SagaProblem, ...]:
         """Everything that is wrong with it; nothing: it may be submitted."""
-        return problems(self._unchecked)
+        return problems(self.unchecked)
 
     @property
     def waves(self) -> tuple[tuple[str, ...], ...]:
@@ -142,7 +151,7 @@ class Saga:
             InvalidSaga: it makes no sense, by itself or with this input.
         """
         given = dict(input or {})
-        said = {"id": id, "definition": checked(self._unchecked, given), "input": given, "wait": wait}
+        said = {"id": id, "definition": checked(self.unchecked, given), "input": given, "wait": wait}
         return _made(SagaSubmit, {**said, "delay_ms": delay_ms, "start_at_ms": start_at_ms}, "submission")
 
     @classmethod
@@ -173,7 +182,8 @@ class Saga:
         )
 
     @property
-    def _unchecked(self) -> SagaDefinition:
+    def unchecked(self) -> SagaDefinition:
+        """What would be sent, whether or not its steps make sense together."""
         return _made(SagaDefinition, self._said(self.steps), f"saga {self.name}")
 
     def _said(self, steps: tuple[SagaStep, ...]) -> dict[str, Any]:

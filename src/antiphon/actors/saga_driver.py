@@ -225,6 +225,7 @@ class SagaDriver:
             return
         if isinstance(event, SagaParked):
             self._tell(saga, SagaTurn.PARKED, step=event.step, code=event.code, text=event.text)
+            self._ends.wake(name)
         elif isinstance(event, SagaResumed):
             self._tell(saga, SagaTurn.RESUMED, step=event.step)
         elif isinstance(event, SagaEnded):
@@ -349,7 +350,7 @@ class SagaDriver:
         self._ahead_ms = broker_ms - (before_ms + self.bus.clock.wall_ms()) // 2
 
     async def ended(self, name: str, until_ms: int) -> Saga:
-        """Return a saga once it has ended, or as it stands when the time is over."""
+        """Return a saga once it has ended or is parked, or as it stands when the time is over."""
         while True:
             left_ms = until_ms - self.bus.clock.now_ms()
             saga = self._cache.get(name)
@@ -359,8 +360,12 @@ class SagaDriver:
             is_over = until_ms - self.bus.clock.now_ms() <= 0
             if saga is None or saga.end is None:  # another master may drive it
                 saga = await self.loaded(name)
-            if saga.end is not None or is_over:
+            if is_over or self.rests(saga):
                 return saga
+
+    def rests(self, saga: Saga) -> bool:
+        """Whether nothing more becomes of a saga by itself: it has ended, or needs a person."""
+        return saga.end is not None or saga_view.state_of(saga, self.now_ms()) is SagaState.PARKED
 
     async def _answer(self, name: str, reply: str, end: SagaEnded) -> None:
         """Tell whoever waits that a saga has ended, where that is nobody whom this master answers anyway."""

@@ -133,7 +133,7 @@ class Sagas(Actor):
 
     @converses(SagaSubmit)
     async def submit(self, call: Call[SagaSubmit]) -> SagaView:
-        """Take a saga in, and answer with how it stands, at once or when it has ended."""
+        """Take a saga in, and answer with how it stands, at once or when it has ended or is parked."""
         ask, who = call.message, self.askers.who(call.caller, call.message.behalf)
         self._check_rate(who)
         saga = ask.id or secrets.token_hex(DRAWN_BYTES)
@@ -151,7 +151,10 @@ class Sagas(Actor):
     async def get(self, call: Call[SagaGet]) -> SagaView:
         """Say how a saga stands."""
         ask, who = call.message, self.askers.who(call.caller, call.message.behalf)
-        return self._view(await self._seen(ask.id, who), has_history=ask.history)
+        saga = await self._seen(ask.id, who)
+        if ask.wait and not self.driver.rests(saga):
+            saga = await self.driver.ended(ask.id, call.deadline_ms - RESERVE_MS)
+        return self._view(saga, has_history=ask.history)
 
     @converses(SagaList)
     async def list_sagas(self, call: Call[SagaList]) -> SagaListing:
@@ -195,8 +198,7 @@ class Sagas(Actor):
     @converses(SagaValidate)
     async def validate(self, call: Call[SagaValidate]) -> SagaVerdict:
         """Say what is wrong with a saga."""
-        ask, who = call.message, Principal(call.caller)
-        who = self.askers.who(call.caller)
+        ask, who = call.message, self.askers.who(call.caller)
         found = verdict(ask.definition, ask.input)
         wrong = (*found.problems, *self._problems(ask.definition, who))
         return SagaVerdict(problems=wrong[:PROBLEMS_MAX], waves=() if wrong else found.waves)

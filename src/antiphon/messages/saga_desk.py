@@ -108,7 +108,7 @@ class SagaSubmit(Request[SagaView]):
     input: Params = Field(default_factory=dict)
     delay_ms: int = Field(default=0, ge=0, le=DELAY_MS_MAX, description="begin so much later")
     start_at_ms: Count = Field(default=0, description="begin no earlier than this, UTC")
-    wait: bool = Field(default=False, description="answer when it has ended")
+    wait: bool = Field(default=False, description="answer when it has ended or is parked, or when the time is over")
     behalf: Behalf | None = Field(default=None, repr=False, description="a delegate's token: for whom he asks")
 
 
@@ -119,6 +119,7 @@ class SagaGet(Request[SagaView]):
 
     id: Name
     history: bool = Field(default=False, description="with every event")
+    wait: bool = Field(default=False, description="answer when it has ended or is parked, or when the time is over")
     behalf: Behalf | None = Field(default=None, repr=False, description="a delegate's token: for whom he asks")
 
 
