@@ -124,8 +124,10 @@ class SagaDriver:
         self._spawn(self._sweep_on(), "sweep")
 
     async def leave(self) -> None:
-        """Take no more timers; whoever gets them goes on."""
+        """Take no more timers, whoever gets them goes on; and keep nobody waiting for an end, another one tells it."""
         following, self._following = self._following, None
+        for name in tuple(self._ends):
+            self._woken(name)
         if following is not None:
             await following.drain()
 
@@ -357,7 +359,7 @@ class SagaDriver:
             if saga is None or saga.end is None:
                 await self._ends.wait(name, min(left_ms, POLL_MS))
                 saga = self._cache.get(name)
-            is_over = until_ms - self.bus.clock.now_ms() <= 0
+            is_over = until_ms - self.bus.clock.now_ms() <= 0 or self._following is None
             if saga is None or saga.end is None:  # another master may drive it
                 saga = await self.loaded(name)
             if is_over or self.rests(saga):
