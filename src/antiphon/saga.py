@@ -161,15 +161,7 @@ class Saga:
         Raises:
             InvalidSaga: the file cannot be read, is neither, has a key that there is none of, or makes no sense.
         """
-        file = Path(path)
-        readers = {".json": json.loads, ".toml": tomllib.loads}
-        if file.suffix not in readers:
-            raise InvalidSaga(f"{file}: a saga is a .toml or a .json file")
-        try:
-            content = readers[file.suffix](file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InvalidSaga(f"{file}: {error}") from None
-        return cls.of(checked(parse(content, file.name)))
+        return cls.of(checked(read(path)))
 
     @classmethod
     def of(cls, definition: SagaDefinition) -> Saga:
@@ -192,6 +184,22 @@ class Saga:
 
     def __repr__(self) -> str:
         return f"Saga({self.name!r}, {len(self.steps)} steps)"
+
+
+def read(path: str | Path) -> SagaDefinition:
+    """Return what a file says, `.json` or `.toml`, whether or not its steps make sense together.
+
+    Raises `InvalidSaga` for a file that cannot be read, is neither, or has a key or a value that is none.
+    """
+    file = Path(path)
+    readers = {".json": json.loads, ".toml": tomllib.loads}
+    if file.suffix not in readers:
+        raise InvalidSaga(f"{file}: a saga is a .toml or a .json file")
+    try:
+        content = readers[file.suffix](file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidSaga(f"{file}: {error}") from None
+    return parse(content, file.name)
 
 
 def _made(kind: type[M], said: Mapping[str, Any], name: str) -> M:

@@ -87,22 +87,22 @@ class SagaRun:
 
     async def settled(self) -> SagaView:
         """Wait until it has ended or is parked, and return how it stands."""
+        view = await self._asked(WAIT_MS, wait=True)
         while not (self.is_over or self.is_parked):
-            await self._asked(WAIT_MS, wait=True)
-        assert self.last is not None, "it is over or parked"
-        return self.last
+            await asyncio.sleep(LOOK_MS / 1_000)
+            view = await self._asked(WAIT_MS, wait=True)
+        return view
 
     async def ended(self) -> SagaView:
         """Wait until it has ended, however that is and however long it takes, and return how it ended.
 
         A parked saga is waited for as well: an operator may let it go on.
         """
+        view = await self._asked(WAIT_MS, wait=True)
         while not self.is_over:
-            if self.is_parked:  # a master would answer at once
-                await asyncio.sleep(LOOK_MS / 1_000)
-            await self._asked(WAIT_MS, wait=True)
-        assert self.last is not None, "it is over"
-        return self.last
+            await asyncio.sleep(LOOK_MS / 1_000)  # of a parked one a master answers at once
+            view = await self._asked(WAIT_MS, wait=True)
+        return view
 
     async def result(self) -> dict[str, JsonValue]:
         """Wait until it has ended, as `ended` does, and return the results of its steps by name.
@@ -231,7 +231,7 @@ class RunsSagas:
             run.heard(await self.bus.ask(ask, budget_ms=budget_ms))
         except (OutOfBudget, NotConnected):  # it may have begun: the same id again is the same saga
             run.heard(await patiently(self.bus, ask, budget_ms))
-        if ask.wait:
+        if ask.wait and not (run.is_over or run.is_parked):
             await run.settled()
         return run
 

@@ -20,7 +20,7 @@ from antiphon.cli.exits import Exit
 
 EPILOGUE = (
     "Start with `antiphon demo`. Exit codes: 0 done, 1 failed, 2 usage, 3 partial, 4 nobody answered, 5 deadline, "
-    "6 already running, 7 no connection, 8 not let in."
+    "6 already running, 7 no connection, 8 not let in, 9 undone, 10 parked."
 )
 
 CANNOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF})

@@ -11,6 +11,8 @@
 | 6 | another Antiphon serves this data directory already |
 | 7 | no connection to a NATS server |
 | 8 | not let in: no credential, one that is refused, or no right to this |
+| 9 | a saga was undone, or abandoned |
+| 10 | a saga is parked: a person has to decide |
 | 130 | interrupted by Ctrl-C |
 | 141 | whoever read the output has gone |
 """
@@ -22,6 +24,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from antiphon.errors import AntiphonError
+    from antiphon.messages.saga_desk import SagaView
     from antiphon.messages.search import SearchAnswer
 
 
@@ -37,6 +40,8 @@ class Exit(IntEnum):
     RUNNING = 6
     NO_CONNECTION = 7
     NOT_LET_IN = 8
+    UNDONE = 9
+    PARKED = 10
     INTERRUPTED = 130
     PIPE_CLOSED = 141
 
@@ -52,6 +57,7 @@ def of_error(error: AntiphonError) -> Exit:
         (errors.AlreadyRunning, Exit.RUNNING),
         (errors.NotAuthenticated, Exit.NOT_LET_IN),
         (errors.NotAllowed, Exit.NOT_LET_IN),
+        (errors.SagaUndone, Exit.UNDONE),
         (errors.RequestError, Exit.USAGE),
         (errors.InvalidSetting, Exit.USAGE),
         (errors.ContentUnreadable, Exit.USAGE),
@@ -66,10 +72,17 @@ def of_answer(answer: SearchAnswer) -> Exit:
     return Exit.DONE if answer.sufficient else Exit.PARTIAL
 
 
+def of_saga(view: SagaView) -> Exit:
+    """Return the exit code of a saga that was waited for."""
+    codes = {"completed": Exit.DONE, "compensated": Exit.UNDONE, "abandoned": Exit.UNDONE, "parked": Exit.PARKED}
+    return codes.get(view.state, Exit.DONE)
+
+
 HINTS = {
     "no_responders": "no master listens there: `antiphon up` starts one, or `antiphon run master` beside a NATS server",
     "out_of_budget": "give it more time with --deadline MS, or see `antiphon node ls`",
     "not_connected": "is the server up? `antiphon up` starts one here; `--nats URL` names another",
+    "unknown_saga": "`antiphon saga ls` lists the sagas that you may see",
     "unknown_node": "`antiphon node ls` lists the nodes",
     "not_authenticated": "`antiphon doctor` says more; `antiphon whoami` whom the masters take you for",
     "not_allowed": "`antiphon whoami` says whom the masters take you for; an operator can change what he may",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from antiphon.decide import contract, filters
 from antiphon.decide.registry import NodeView
 from antiphon.decide.saga_refs import references
+from antiphon.errors import Malformed
 from antiphon.messages.registry import NodeList
 from antiphon.messages.saga import Params, SagaDefinition, SagaStep
 from antiphon.messages.saga_desk import SagaProblem
@@ -31,9 +32,12 @@ def pick(step: SagaStep, nodes: Mapping[str, NodeView], may: May) -> str | None:
 
 
 def problems(definition: SagaDefinition, nodes: Mapping[str, NodeView], may: May) -> Iterator[SagaProblem]:
-    """Yield what is wrong with a definition as the fleet is; steps without a node are not looked at."""
+    """Yield what is wrong with a definition as the fleet is; whether each step makes sense is for others to say."""
     for step in definition.steps:
         if step.node is None:
+            if step.where is not None and not _has_node(step, nodes, may):
+                text = f"no node that you may use has {step.action} and is where {step.where}"
+                yield SagaProblem(code="no_node", step=step.name, text=text[:200])
             continue
         wanted = [(step.action, step.params)]
         if step.compensate is not None:
@@ -44,6 +48,13 @@ def problems(definition: SagaDefinition, nodes: Mapping[str, NodeView], may: May
             if found is not None:
                 code, text = found
                 yield SagaProblem(code=code, step=step.name, text=text[:200])
+
+
+def _has_node(step: SagaStep, nodes: Mapping[str, NodeView], may: May) -> bool:
+    try:
+        return pick(step, nodes, may) is not None
+    except Malformed:  # that is said already
+        return True
 
 
 def _wrong(name: str, action: str, params: Params, nodes: Mapping[str, NodeView], may: May) -> tuple[str, str] | None:

@@ -1,0 +1,1 @@
+"""What `antiphon saga` does, one module a verb or a few that are alike."""
