@@ -108,7 +108,10 @@ def told(error: Any) -> int:
     """Say a typed error and what to do about it on stderr, and return its exit code."""
     from antiphon.cli import exits, safe  # noqa: PLC0415 - only when there is one
 
-    say(f"antiphon: {error.code}: {safe.line(error.text)}")
+    first, *more = error.text.splitlines() or [""]
+    say(f"antiphon: {error.code}: {safe.line(first)}")
+    for text in more:
+        say(f"antiphon:   {safe.line(text)}")
     hint = exits.HINTS.get(error.code, "")
     if error.retry_after_ms:
         hint = f"try again in {max(1, round(error.retry_after_ms / 1_000))} s"

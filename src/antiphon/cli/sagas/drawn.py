@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 SECOND_MS: Final = 1_000
+COLUMNS: Final = ("", "step", "node", "state", "at", "took", "runs")
+EVENT_COLUMNS: Final = ("at", "event", "step", "who")
+NUMBERS: Final = ("at", "took", "runs")
+WIDTH_MAX: Final = 28
+"""Of one column, so that all of them fit into 80."""
+ROOM: Final = 76
+"""On a line, for an event and what is said of it."""
 STYLES: Final = {
     SagaState.COMPLETED: "green",
     SagaState.COMPENSATED: "yellow",
@@ -61,6 +68,7 @@ class Row:
     Attributes:
         began_ms: since the saga's start, None where that is not known.
         took_ms: until its outcome, or until now.
+        runs: of the handler, doing and undoing together.
     """
 
     sign: str
@@ -123,39 +131,64 @@ def plain(view: SagaView, *, has_history: bool = False) -> Iterator[tuple[str, .
 
 
 def drawing(view: SagaView, now_ms: int) -> RenderableType:
-    """Return a saga as it is drawn for people."""
+    """Return a saga as it is drawn for people: columns as wide as they must be, and what went wrong below its step."""
     from rich.console import Group  # noqa: PLC0415 - for people only
-    from rich.table import Table  # noqa: PLC0415 - as above
+    from rich.padding import Padding  # noqa: PLC0415 - as above
     from rich.text import Text  # noqa: PLC0415 - as above
 
-    head = Text.assemble((view.id, "bold"), f"  {view.name}  ", (str(view.state), STYLES[view.state]))
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=False)
-    for name, justify in (("", "left"), ("step", "left"), ("node", "left"), ("state", "left")):
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]  # one of its literals
-    for name in ("at", "took", "runs"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows(view, now_ms):
-        label = Text(f"  {row.name}" if row.is_undoing else row.name, "dim" if row.is_undoing else "bold")
-        times = ("" if ms is None else span(ms) for ms in (row.began_ms, row.took_ms))
-        runs = "" if not row.runs else str(row.runs)
-        table.add_row(Text(row.sign, row.style), label, row.node, Text(row.state, row.style), *times, runs)
+    drawn = list(rows(view, now_ms))
+    table = [COLUMNS, *map(_cells, drawn)]
+    widths = [min(WIDTH_MAX, max(len(cells[at]) for cells in table)) for at in range(len(COLUMNS))]
+    head = Text.assemble((view.id, "bold"), f"  {view.name}  ", (view.state, STYLES[view.state]))
+    parts: list[RenderableType] = [head]
+    parts += [Text(text, "dim") for text in told(view, now_ms)]
+    parts += [Text(), Text(_aligned(COLUMNS, widths), "dim", no_wrap=True, overflow="ellipsis")]
+    for row, cells in zip(drawn, table[1:], strict=True):
+        shown = Text(_aligned(cells, widths), no_wrap=True, overflow="ellipsis")
+        shown.stylize(row.style, 0, 1)
+        shown.stylize("dim" if row.is_undoing else "bold", 3, 3 + widths[1])
+        state = sum(widths[:3]) + 6
+        shown.stylize(row.style, state, state + widths[3])
+        parts.append(shown)
         if row.text:
-            table.add_row("", Text(f"  {row.text}", "red"))
-    return Group(head, *(Text(text, "dim") for text in told(view, now_ms)), Text(), table)
+            parts.append(Padding(Text(row.text, "red"), (0, 0, 0, 5)))
+    return Group(*parts)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    times = ("" if ms is None else span(ms) for ms in (row.began_ms, row.took_ms))
+    name = f"  {row.name}" if row.is_undoing else row.name
+    return (row.sign, name, row.node, row.state, *times, str(row.runs or ""))
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int], columns: Sequence[str] = COLUMNS) -> str:
+    placed: list[str] = []
+    for name, cell, width in zip(columns, cells, widths, strict=True):
+        fitted = cell if len(cell) <= width else f"{cell[: width - 1]}…"
+        placed.append(fitted.rjust(width) if name in NUMBERS else fitted.ljust(width))
+    return "  ".join(placed)
 
 
 def history(view: SagaView) -> RenderableType:
-    """Return every event, with the time since its start."""
-    from rich.table import Table  # noqa: PLC0415 - for people only
+    """Return every event, with the time since its start; what is said of it stands below where there is no room."""
+    from rich.console import Group  # noqa: PLC0415 - for people only
+    from rich.padding import Padding  # noqa: PLC0415 - as above
     from rich.text import Text  # noqa: PLC0415 - as above
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title="", title_justify="left")
-    for name in ("at", "event", "step", "who", ""):
-        table.add_column(name, justify="right" if name == "at" else "left", no_wrap=bool(name))
-    for one in view.history:
-        at = span(max(0, one.at_ms - view.started_ms))
-        table.add_row(at, one.event, one.step or "", one.who or "", Text(line(one.text), "dim"))
-    return table
+    table = [EVENT_COLUMNS, *(_event_cells(view, one) for one in view.history)]
+    widths = [min(WIDTH_MAX, max(len(cells[at]) for cells in table)) for at in range(len(EVENT_COLUMNS))]
+    parts: list[RenderableType] = [Text(), Text(_aligned(EVENT_COLUMNS, widths, EVENT_COLUMNS), "dim")]
+    for one, cells in zip(view.history, table[1:], strict=True):
+        shown, text = _aligned(cells, widths, EVENT_COLUMNS), line(one.text)
+        if len(shown) + len(text) <= ROOM:
+            parts.append(Text.assemble(shown, (f"  {text}" if text else "", "dim")))
+        else:
+            parts += [Text(shown), Padding(Text(text, "dim"), (0, 0, 0, widths[0] + 4))]
+    return Group(*parts)
+
+
+def _event_cells(view: SagaView, one: SagaEventLine) -> tuple[str, ...]:
+    return (span(max(0, one.at_ms - view.started_ms)), one.event, one.step or "", one.who or "")
 
 
 def rows(view: SagaView, now_ms: int) -> Iterator[Row]:
@@ -228,7 +261,7 @@ def told(view: SagaView, now_ms: int) -> Iterator[str]:
     if view.state is SagaState.SCHEDULED:
         yield f"begins {clock(view.begins_ms)}, in {span(max(0, view.begins_ms - now_ms))}"
     if view.cause is not None:
-        yield f"undone because {why(view.cause)}"
+        yield f"turned back because {why(view.cause)}"
     if view.left:
         yield f"not undone: {', '.join(view.left)}"
 

@@ -69,11 +69,12 @@ def _table(found: tuple[SagaLine, ...]) -> None:
     from rich.text import Text  # noqa: PLC0415 - rich, too
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("id", "name", "state", "steps"):
-        table.add_column(column, no_wrap=True, justify="right" if column == "steps" else "left")
-    table.add_column("at")
-    for one in found:
-        name, kind, state, steps, step, *_, why = row(one)
+    cells = [row(one) for one in found]
+    for at, column in enumerate(COLUMNS[:4]):
+        width = max(len(one[at]) for one in cells)  # or rich would rather cut ids than reasons
+        table.add_column(column, no_wrap=True, min_width=width, justify="right" if column == "steps" else "left")
+    table.add_column("at", no_wrap=True, overflow="ellipsis")
+    for one, (name, kind, state, steps, step, *_, why) in zip(found, cells, strict=True):
         place = " ".join(part for part in (step, why) if part != "-")
         table.add_row(Text(name, "bold"), kind, Text(state, STYLES[one.state]), steps, Text(place))
     Console(highlight=False).print(table)

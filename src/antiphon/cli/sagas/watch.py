@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -19,6 +19,8 @@ from antiphon.runtime.loop import run
 from antiphon.saga_run import SagaRun
 
 Output = Annotated[Literal["table", "json", "jsonl"], Parameter(name=["--output", "-o"])]
+
+PER_SECOND = 5
 
 
 def watch(
@@ -50,12 +52,10 @@ def watch(
 async def followed(saga: SagaRun, output: str) -> int:
     """Show a saga until it has ended or is parked, write how it stands, and return the exit code."""
     try:
-        with _live() as live:
+        with _live(saga):
             async for shown in saga.watch(history=True):
                 if output == "jsonl":
                     print(json_text(shown.model_dump_json(exclude_none=True, exclude={"history"})), flush=True)
-                if live is not None:
-                    live.update(drawn.drawing(shown, drawn.wall_ms()), refresh=True)
                 if saga.is_parked:
                     break
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -69,11 +69,15 @@ async def followed(saga: SagaRun, output: str) -> int:
     return of_saga(view)
 
 
-def _live() -> Any:
-    """Return what draws on stderr while it runs, where that is a terminal."""
+def _live(saga: SagaRun) -> AbstractContextManager[Any]:
+    """Return what draws on stderr while it runs, where that is a terminal; times move on by themselves."""
     if not sys.stderr.isatty():
         return nullcontext()
-    from rich.console import Console  # noqa: PLC0415 - for people only
+    from rich.console import Console, RenderableType  # noqa: PLC0415 - for people only
     from rich.live import Live  # noqa: PLC0415 - as above
 
-    return Live(console=Console(stderr=True, highlight=False), auto_refresh=False, transient=True)
+    def drawing() -> RenderableType:
+        return "" if saga.last is None else drawn.drawing(saga.last, drawn.wall_ms())
+
+    console = Console(stderr=True, highlight=False)
+    return Live(console=console, get_renderable=drawing, refresh_per_second=PER_SECOND, transient=True)
