@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SECOND_MS: Final = 1_000
 COLUMNS: Final = ("", "step", "node", "state", "at", "took", "runs")
 EVENT_COLUMNS: Final = ("at", "event", "step", "who")
-NUMBERS: Final = ("at", "took", "runs")
+NUMBERS: Final = ("at", "took", "runs", "done")
 WIDTH_MAX: Final = 28
 """Of one column, so that all of them fit into 80."""
 ROOM: Final = 76
@@ -142,9 +142,9 @@ def drawing(view: SagaView, now_ms: int) -> RenderableType:
     head = Text.assemble((view.id, "bold"), f"  {view.name}  ", (view.state, STYLES[view.state]))
     parts: list[RenderableType] = [head]
     parts += [Text(text, "dim") for text in told(view, now_ms)]
-    parts += [Text(), Text(_aligned(COLUMNS, widths), "dim", no_wrap=True, overflow="ellipsis")]
+    parts += [Text(), Text(aligned(COLUMNS, widths), "dim", no_wrap=True, overflow="ellipsis")]
     for row, cells in zip(drawn, table[1:], strict=True):
-        shown = Text(_aligned(cells, widths), no_wrap=True, overflow="ellipsis")
+        shown = Text(aligned(cells, widths), no_wrap=True, overflow="ellipsis")
         shown.stylize(row.style, 0, 1)
         shown.stylize("dim" if row.is_undoing else "bold", 3, 3 + widths[1])
         state = sum(widths[:3]) + 6
@@ -161,7 +161,8 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (row.sign, name, row.node, row.state, *times, str(row.runs or ""))
 
 
-def _aligned(cells: Sequence[str], widths: Sequence[int], columns: Sequence[str] = COLUMNS) -> str:
+def aligned(cells: Sequence[str], widths: Sequence[int], columns: Sequence[str] = COLUMNS) -> str:
+    """Return cells in columns; what is wider than its column is cut, and numbers stand to the right."""
     placed: list[str] = []
     for name, cell, width in zip(columns, cells, widths, strict=True):
         fitted = cell if len(cell) <= width else f"{cell[: width - 1]}…"
@@ -177,9 +178,9 @@ def history(view: SagaView) -> RenderableType:
 
     table = [EVENT_COLUMNS, *(_event_cells(view, one) for one in view.history)]
     widths = [min(WIDTH_MAX, max(len(cells[at]) for cells in table)) for at in range(len(EVENT_COLUMNS))]
-    parts: list[RenderableType] = [Text(), Text(_aligned(EVENT_COLUMNS, widths, EVENT_COLUMNS), "dim")]
+    parts: list[RenderableType] = [Text(), Text(aligned(EVENT_COLUMNS, widths, EVENT_COLUMNS), "dim")]
     for one, cells in zip(view.history, table[1:], strict=True):
-        shown, text = _aligned(cells, widths, EVENT_COLUMNS), line(one.text)
+        shown, text = aligned(cells, widths, EVENT_COLUMNS), line(one.text)
         if len(shown) + len(text) <= ROOM:
             parts.append(Text.assemble(shown, (f"  {text}" if text else "", "dim")))
         else:

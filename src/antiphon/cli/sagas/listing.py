@@ -11,7 +11,7 @@ from antiphon.cli import say
 from antiphon.cli.nodes.asking import Output, asked
 from antiphon.cli.options import Connection
 from antiphon.cli.safe import json_text, line
-from antiphon.cli.sagas.drawn import STYLES, clock
+from antiphon.cli.sagas.drawn import STYLES, aligned, clock
 from antiphon.messages.saga_desk import SagaLine
 
 COLUMNS: Final = ("id", "name", "state", "steps", "at", "caller", "started", "why")
@@ -64,17 +64,17 @@ def row(one: SagaLine) -> tuple[str, ...]:
 
 
 def _table(found: tuple[SagaLine, ...]) -> None:
-    from rich.console import Console  # noqa: PLC0415 - for people only
-    from rich.table import Table  # noqa: PLC0415 - rich, for people only
+    from rich.console import Console, Group  # noqa: PLC0415 - for people only
     from rich.text import Text  # noqa: PLC0415 - rich, too
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    cells = [row(one) for one in found]
-    for at, column in enumerate(COLUMNS[:4]):
-        width = max(len(one[at]) for one in cells)  # or rich would rather cut ids than reasons
-        table.add_column(column, no_wrap=True, min_width=width, justify="right" if column == "steps" else "left")
-    table.add_column("at", no_wrap=True, overflow="ellipsis")
-    for one, (name, kind, state, steps, step, *_, why) in zip(found, cells, strict=True):
-        place = " ".join(part for part in (step, why) if part != "-")
-        table.add_row(Text(name, "bold"), kind, Text(state, STYLES[one.state]), steps, Text(place))
-    Console(highlight=False).print(table)
+    head = ("id", "name", "state", "done", "")
+    rows = [(*one[:4], " ".join(part for part in (one[4], one[7]) if part != "-")) for one in map(row, found)]
+    widths = [max(len(one[at]) for one in (head, *rows)) for at in range(len(head))]
+    state = widths[0] + widths[1] + 4
+    lines = [Text(aligned(head, widths, head), "dim", no_wrap=True, overflow="ellipsis")]
+    for one, cells in zip(found, rows, strict=True):
+        text = Text(aligned(cells, widths, head), no_wrap=True, overflow="ellipsis")
+        text.stylize("bold", 0, widths[0])
+        text.stylize(STYLES[one.state], state, state + widths[2])
+        lines.append(text)
+    Console(highlight=False).print(Group(*lines))

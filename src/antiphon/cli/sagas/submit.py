@@ -26,7 +26,7 @@ def submit(
     /,
     *,
     input: Annotated[tuple[str, ...], Parameter(group=WITH)] = (),  # noqa: A002 - the option's name
-    input_file: Annotated[str | None, Parameter(group=WITH)] = None,
+    input_file: Annotated[str | None, Parameter(group=WITH, allow_leading_hyphen=True)] = None,
     id: Annotated[str | None, Parameter(group=WITH)] = None,  # noqa: A002 - the option's name
     delay: Annotated[str | None, Parameter(group=WHEN)] = None,
     start_at: Annotated[str | None, Parameter(name="--at", group=WHEN)] = None,

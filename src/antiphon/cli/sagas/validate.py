@@ -30,7 +30,7 @@ def validate(
     /,
     *,
     input: Annotated[tuple[str, ...], Parameter(group=WITH)] = (),  # noqa: A002 - the option's name
-    input_file: Annotated[str | None, Parameter(group=WITH)] = None,
+    input_file: Annotated[str | None, Parameter(group=WITH, allow_leading_hyphen=True)] = None,
     output: Output = "table",
     at: Connection = Connection(),  # noqa: B008 - frozen
 ) -> int:
