@@ -1,17 +1,17 @@
 """The three systems of a checkout, each a node: `python examples/checkout/shop.py users`, `payments` and `mail`.
 
-`checkout.toml` beside it is the saga over them. Payments keeps its ledger in SQLite, with at most one charge and one
-refund of each saga: however often it is asked, the card is charged once, what was not charged is not paid back, and a
-charge that comes after its refund is none.
+`checkout.toml` beside it is the saga over them. Payments keeps its ledger in SQLite behind an inbox: however often it is
+asked, the card is charged once, what was not charged is not paid back, and a charge after its refund is none.
 """
 
 import os
 import sqlite3
 import sys
+from contextlib import closing
 
 from pydantic import BaseModel
 
-from antiphon import ActionContext, Node
+from antiphon import ActionContext, Inbox, Node
 from antiphon.errors import Declined
 
 EMAILS = {"ann": "ann@example.org", "bob": "nowhere@example.org"}
@@ -42,35 +42,31 @@ def verify_user(params: User) -> dict[str, str]:
 
 
 payments = Node("payments", description="charges cards")
+inbox = Inbox(sqlite3)
 
 
-TABLE = "CREATE TABLE IF NOT EXISTS entries (saga, kind, user, cents INTEGER, PRIMARY KEY (saga, kind))"
-CHARGE = """
-INSERT OR IGNORE INTO entries SELECT :saga, 'charge', :user, :cents
-WHERE NOT EXISTS (SELECT 1 FROM entries WHERE saga = :saga AND kind = 'refund')
-"""
-REFUND = """
-INSERT OR IGNORE INTO entries SELECT :saga, 'refund', :user,
--IFNULL((SELECT cents FROM entries WHERE saga = :saga AND kind = 'charge'), 0)
-"""
+def enter(context: ActionContext, user: str, cents: int) -> None:
+    """Write an entry of the ledger: once for each step that is done or undone."""
+    with closing(sqlite3.connect(os.environ.get("LEDGER", "ledger.db"))) as ledger:
+        inbox.create(ledger)
+        ledger.execute("CREATE TABLE IF NOT EXISTS entries (saga, user, cents INTEGER)")
 
+        def effect(cursor: sqlite3.Cursor) -> None:
+            cursor.execute("INSERT INTO entries VALUES (?, ?, ?)", (context.job, user, cents))
 
-def enter(entry: str, charge: Charge, saga: str) -> None:
-    with sqlite3.connect(os.environ.get("LEDGER", "ledger.db")) as ledger:
-        ledger.execute(TABLE)
-        ledger.execute(entry, {"saga": saga, "user": charge.user, "cents": charge.cents})
+        inbox.once(ledger, context, effect)
 
 
 @payments.action("charge_card", params=Charge)
 def charge_card(params: Charge, context: ActionContext) -> dict[str, str]:
-    enter(CHARGE, params, context.job)
+    enter(context, params.user, params.cents)
     return {"charge": context.key}
 
 
 @payments.action("refund_card", params=Charge, compensates="charge_card")
 def refund_card(params: Charge, context: ActionContext) -> None:
     """Pay back what was charged; it is given what the charge was given."""
-    enter(REFUND, params, context.job)
+    enter(context, params.user, -params.cents)
 
 
 mail = Node("mail", description="sends receipts")

@@ -126,8 +126,7 @@ class SagaDriver:
     async def leave(self) -> None:
         """Take no more timers, whoever gets them goes on; and keep nobody waiting for an end, another one tells it."""
         following, self._following = self._following, None
-        for name in tuple(self._ends):
-            self._woken(name)
+        self._ends.wake_all()
         if following is not None:
             await following.drain()
 

@@ -57,3 +57,8 @@ class Waiters:
         for woken in self._waiting.get(saga, ()):
             if not woken.done():
                 woken.set_result(None)
+
+    def wake_all(self) -> None:
+        """Tell whoever waits for the end of any saga."""
+        for saga in tuple(self._waiting):
+            self.wake(saga)
