@@ -9,6 +9,7 @@ import pytest
 
 from antiphon.cli import app
 from antiphon.cli.commands.node import ELSEWHERE
+from antiphon.cli.commands.saga import ELSEWHERE as SAGA
 from antiphon.connectors import catalogue
 
 COMMANDS = [
@@ -24,6 +25,8 @@ COMMANDS = [
     *(("node", "serve", kind) for kind in catalogue()),
     ("monitor",),
     ("breaker",),
+    ("saga",),
+    *(("saga", verb) for verb in SAGA),
     *(("breaker", verb) for verb in ("ls", "open", "close", "reset")),
     ("demo",),
     ("schemas",),

@@ -1,6 +1,6 @@
 """The documentation is true: its Python runs, its commands are the command line's, its tables and links are the code's.
 
-All of it runs against one real fabric: `antiphon up`, a node over docs/, and examples/blog_node.py. A line of a shell
+All of it runs against one real fabric: `antiphon up`, a node over docs/, and the nodes of examples/. A line of a shell
 block that ends in `# exit N` is run and must end so; what follows `<!-- the blog is frozen -->` while that node is.
 """
 
@@ -88,9 +88,14 @@ def words(line: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fabric]:
-    with fabric(tmp_path_factory.mktemp("docs")) as made:
+    folder = tmp_path_factory.mktemp("docs")
+    with fabric(folder) as made:
+        made.environment["LEDGER"] = str(folder / "ledger.db")
         made.up()
         made.serve("folder", str(ROOT / "docs"))
+        for name in ("users", "payments", "mail"):
+            made.start(str(ROOT / "examples/checkout/shop.py"), name, command=(sys.executable,))
+            until(lambda name=name: is_active(made, name))
         made.start(str(ROOT / "examples/blog_node.py"), command=(sys.executable,))
         until(lambda: is_active(made, "blog"))
         yield made
