@@ -83,6 +83,10 @@ class Fabric:
     def url(self) -> str:
         return str(json.loads((self.data / "antiphon.json").read_text(encoding="utf-8"))["url"])
 
+    def program(self, path: Path, *words: str) -> subprocess.Popen[str]:
+        """Start a Python program that is a node, and return once it has joined."""
+        return self._joined(self.start(str(path), *words, command=(sys.executable,)))
+
     def serve(self, *words: str) -> subprocess.Popen[str]:
         return self._joined(self.start("node", "serve", *words))
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_process import Fabric, fabric, until
+from cli_process import Fabric, fabric
 
 CHECKOUT = Path(__file__).parents[2] / "examples/checkout"
 FILE = str(CHECKOUT / "checkout.toml")
@@ -20,10 +19,8 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fabric]:
     with fabric(folder) as made:
         made.environment["LEDGER"] = str(folder / "ledger.db")
         made.up()
-        nodes = [made.start(str(CHECKOUT / "shop.py"), name, command=(sys.executable,)) for name in NODES]
-        for node in nodes:
-            until(lambda node=node: '"node.joined"' in made.log(node) or node.poll() is not None)
-            assert node.poll() is None, made.log(node)
+        for name in NODES:
+            made.program(CHECKOUT / "shop.py", name)
         yield made
 
 

@@ -6,7 +6,6 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -111,9 +110,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fabric]:
     (folder / "shop.py").write_text(NODE, encoding="utf-8")
     with fabric(folder) as made:
         made.up()
-        node = made.start(str(folder / "shop.py"), made.url(), str(folder), command=(sys.executable,))
-        until(lambda: '"node.joined"' in made.log(node) or node.poll() is not None)
-        assert node.poll() is None, made.log(node)
+        made.program(folder / "shop.py", made.url(), str(folder))
         yield made
 
 
@@ -273,8 +270,10 @@ class Terminal:
             self.text += os.read(self._end, 65_536).decode(errors="replace")
         return self.text
 
-    def type(self, text: str) -> None:
-        os.write(self._end, text.encode())
+    def answer(self, question: str, word: str) -> None:
+        """Wait for a question, and type the answer."""
+        until(lambda: question in self.read())
+        os.write(self._end, f"{word}\n".encode())
 
     def code(self) -> int:
         end = time.monotonic() + BOUND_S
@@ -311,7 +310,6 @@ def test_abandon_asks_a_person(here: Fabric) -> None:
     assert saga(here, "submit", file(here, "undone"), "--input", "user=ann", "--id", "asked-1").code == 10
     for answer, code in (("n", 1), ("y", 0)):
         asked = Terminal(here, "saga", "abandon", "asked-1")
-        until(lambda asked=asked: "[y/N]" in asked.read())
-        asked.type(f"{answer}\n")
+        asked.answer("[y/N]", answer)
         assert asked.code() == code
     assert saga(here, "show", "asked-1", "-o", "json").json["state"] == "abandoned"

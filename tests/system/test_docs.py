@@ -94,8 +94,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fabric]:
         made.up()
         made.serve("folder", str(ROOT / "docs"))
         for name in ("users", "payments", "mail"):
-            made.start(str(ROOT / "examples/checkout/shop.py"), name, command=(sys.executable,))
-            until(lambda name=name: is_active(made, name))
+            made.program(ROOT / "examples/checkout/shop.py", name)
         made.start(str(ROOT / "examples/blog_node.py"), command=(sys.executable,))
         until(lambda: is_active(made, "blog"))
         yield made
