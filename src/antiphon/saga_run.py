@@ -117,17 +117,16 @@ class SagaRun:
 
     async def watch(self, *, history: bool = False) -> AsyncIterator[SagaView]:
         """Yield it now and each time it has moved, until it has ended."""
-        while True:
-            before = self.last
+        seen: SagaView | None = None
+        while seen is None or seen.state not in ENDS:
+            if seen is not None:
+                await asyncio.sleep(LOOK_MS / 1_000)
             view = await self._asked(BUDGET_MS, history=history)
-            if before is None or view != before:
+            if view != seen:
                 yield view
-            if self.is_over:
-                return
-            await asyncio.sleep(LOOK_MS / 1_000)
+            seen = view
 
     def __aiter__(self) -> AsyncIterator[SagaView]:
-        self.last = None  # whoever begins to watch is told how it stands
         return self.watch()
 
     async def cancel(self, text: str = "") -> SagaView:
