@@ -147,6 +147,19 @@ async def test_the_same_id_again_is_the_same_saga_and_another_input_is_refused(f
         await (await fleet.client("other")).submit(checkout(), ANN, id="order-1")
 
 
+async def test_the_same_id_is_the_same_saga_also_when_it_could_not_begin_any_more(fleet: Fleet) -> None:
+    shop, web = await opened(fleet)
+    run = await web.submit(checkout(), ANN, id="order-1", wait=True)
+    await (await fleet.client("ops")).set_policy(action=[ActionRule(who=("nobody",), actions=("verify",))])
+    again = await web.submit(checkout(), ANN, id="order-1", wait=True)
+    assert await again.result() == await run.result()
+    with pytest.raises(NotAllowed):
+        await web.submit(checkout(), ANN, id="order-2")
+    with pytest.raises(AlreadySubmitted):
+        await web.submit(checkout(), {"user": "bob"}, id="order-1")
+    assert len(shop.done) == 3
+
+
 async def test_who_wants_results_is_told_why_there_are_none(fleet: Fleet) -> None:
     shop, web = await opened(fleet)
     shop.fail("send", Declined("the address is a lake"))
@@ -375,9 +388,10 @@ async def test_validate_says_all_that_is_wrong_and_begins_nothing(fleet: Fleet) 
         .step("a", "verify", node="users", params={"cents": "many"})
         .step("b", "fly", node="users")
         .step("c", "verify", node="nobody", params={"user": "{{steps.z.result.id}}"})
+        .step("d", "verify", where="region=mars")
     )
     found = {(one.step, one.code) for one in (await web.validate(wrong)).problems}
-    assert {("a", "params"), ("b", "unknown_action"), ("c", "unknown_node")} < found
+    assert {("a", "params"), ("b", "unknown_action"), ("c", "unknown_node"), ("d", "no_node")} < found
     with pytest.raises(InvalidSaga):
         await web.submit(wrong)
     with pytest.raises(InvalidSaga, match="input"):

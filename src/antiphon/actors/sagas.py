@@ -28,6 +28,7 @@ from antiphon.errors import (
     Malformed,
     NotAllowed,
     Overloaded,
+    UnknownNode,
     UnknownSaga,
     WrongState,
 )
@@ -137,7 +138,14 @@ class Sagas(Actor):
         ask, who = call.message, self.askers.who(call.caller, call.message.behalf)
         self._check_rate(who)
         saga = ask.id or secrets.token_hex(DRAWN_BYTES)
-        is_new = await self._begun(saga, ask, who, call)
+        try:
+            is_new = await self._begun(saga, ask, who, call)
+        except (InvalidSaga, NotAllowed, UnknownNode):
+            # nodes and rules may have changed since it began: whoever asks again gets his saga all the same
+            there = await self.driver.loaded(saga)
+            if there.start is None and there.end is None:
+                raise
+            is_new = False
         if not is_new:
             there = await self.driver.loaded(saga)
             saga_desk.check_same(there, ask, who.name)
