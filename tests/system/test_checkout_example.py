@@ -20,7 +20,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fabric]:
         made.environment["LEDGER"] = str(folder / "ledger.db")
         made.up()
         for name in NODES:
-            made.program(CHECKOUT / "shop.py", name)
+            made.program(CHECKOUT / "checkout_nodes.py", name)
         yield made
 
 

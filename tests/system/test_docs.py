@@ -94,7 +94,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fabric]:
         made.up()
         made.serve("folder", str(ROOT / "docs"))
         for name in ("users", "payments", "mail"):
-            made.program(ROOT / "examples/checkout/shop.py", name)
+            made.program(ROOT / "examples/checkout/checkout_nodes.py", name)
         made.start(str(ROOT / "examples/blog_node.py"), command=(sys.executable,))
         until(lambda: is_active(made, "blog"))
         yield made

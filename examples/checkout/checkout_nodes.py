@@ -1,4 +1,4 @@
-"""The three systems of a checkout, each a node: `python examples/checkout/shop.py users`, `payments` and `mail`.
+"""The three systems of a checkout, each a node: `python checkout_nodes.py users`, `payments` and `mail`.
 
 `checkout.toml` beside it is the saga over them. Payments keeps its ledger in SQLite behind an inbox: however often it
 is asked, the card is charged once, what was not charged is not paid back, and a charge after its refund is none.
