@@ -133,9 +133,6 @@ class Inbox:
             InvalidSetting: the connection commits each statement by itself.
             Oversize: the result is larger than one may be.
         """
-        is_bare = (
-            hasattr(connection, "in_transaction") and getattr(connection, "isolation_level", "") is None
-        )  # sqlite3
         is_bare = hasattr(connection, "in_transaction") and getattr(connection, "isolation_level", "") is None
         if is_bare or getattr(connection, "autocommit", False) is True:
             raise InvalidSetting("the inbox needs a connection that does not commit by itself")

@@ -41,7 +41,7 @@ def run_action(
     capability: Annotated[str | None, Parameter(group=WHERE)] = None,
     match: Annotated[str | None, Parameter(group=WHERE)] = None,
     param: Annotated[tuple[str, ...], Parameter(group=WITH)] = (),
-    json_params: Annotated[str | None, Parameter(group=WITH)] = None,
+    json_params: Annotated[str | None, Parameter(group=WITH, allow_leading_hyphen=True)] = None,
     parallel: Whole = None,
     batch: Whole = None,
     canary: Annotated[bool, Parameter(group=HOW)] = False,
