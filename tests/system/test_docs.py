@@ -183,7 +183,12 @@ def test_the_client_example_finds_the_node_example(here: Fabric) -> None:
 
 def test_every_example_is_run_in_a_test_and_named_in_a_page() -> None:
     names = [path.relative_to(ROOT / "examples").as_posix() for path in EXAMPLES]
-    tested = {"blog_node.py", "search_client.py", "tenants/shop_node.py"}  # all of sync/ is run, or imported by it
+    tested = {
+        "blog_node.py",
+        "checkout/checkout_nodes.py",
+        "search_client.py",
+        "tenants/shop_node.py",
+    }  # all of sync/ is run, or imported by it
     assert [name for name in names if name not in tested and not name.startswith("sync/")] == []
     pages = "".join(map(text_of, PAGES))
     assert [name for name in names if f"examples/{name}" not in pages] == []
