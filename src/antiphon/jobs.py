@@ -136,7 +136,7 @@ class Job:
         self.lines: dict[str, JobLine] = {}
         self._bus = bus
         self._behalf = behalf
-        self._after = 0
+        self._after = self._recorded = 0
 
     @property
     def is_over(self) -> bool:
@@ -158,14 +158,22 @@ class Job:
             UnknownJob: there is no such job, or it is somebody else's.
             AntiphonError: no master answers.
         """
-        ask = _made(JobGet, job=self.id, after=self._after, wait_ms=min(wait_ms, WAIT_MS_MAX), behalf=self._behalf)
+        ask = _made(
+            JobGet,
+            job=self.id,
+            after=self._after,
+            recorded=self._recorded,
+            wait_ms=min(wait_ms, WAIT_MS_MAX),
+            behalf=self._behalf,
+        )
         return self._take(await patiently(self._bus, ask, ask.wait_ms + BUDGET_MS))
 
     async def result(self) -> JobResult:
         """Wait for the end of the job and return what became of it."""
-        self._after = 0  # results travel with their lines: of a job that was begun here, none has come yet
+        # results travel with their lines: of a job that was begun here, none has come yet
+        self._after = self._recorded = 0
         while True:
-            await self.news(0 if self._after == 0 else POLL_MS)
+            await self.news(0 if self._recorded == 0 else POLL_MS)
             if self.is_over:
                 break
         assert self.view is not None, "it was just asked for"
@@ -182,7 +190,7 @@ class Job:
         changed = [line for line in view.lines if self.lines.get(line.node) != line]
         self.lines |= {line.node: line for line in changed}
         self.view = view.model_copy(update={"lines": ()})
-        self._after = max(self._after, view.after)
+        self._after, self._recorded = max(self._after, view.after), max(self._recorded, view.recorded)
         return changed
 
     def started(self, view: JobView) -> None:

@@ -242,8 +242,9 @@ class Responder(Actor):
 
     async def _leave(self) -> None:
         if self.joined.is_set():
+            budget_ms = self.node_bounds.leave_budget_ms
             try:
-                await self.bus.ask(NodeLeave(instance=self.instance), budget_ms=self.node_bounds.leave_budget_ms)
+                await self.bus.ask(NodeLeave(instance=self.instance), budget_ms=budget_ms, instance=self.instance)
             except AntiphonError as error:
                 log.warning("node.not_left", node=self.bus.name, instance=self.instance, code=error.code)
 
@@ -259,7 +260,8 @@ class Responder(Actor):
 
     async def _join(self) -> None:
         try:
-            answer = await self.bus.ask(self._introduction(), budget_ms=self.node_bounds.join_budget_ms)
+            budget_ms = self.node_bounds.join_budget_ms
+            answer = await self.bus.ask(self._introduction(), budget_ms=budget_ms, instance=self.instance)
         except AntiphonError as error:
             self._heartbeat_ms = self.node_bounds.join_retry_ms
             log.info("node.not_joined", node=self.bus.name, instance=self.instance, code=error.code, error=error.text)

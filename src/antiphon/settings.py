@@ -144,7 +144,8 @@ class Settings(BaseSettings):
     strangers_per_minute: int = Field(
         default=600,
         ge=0,
-        description="refused logins from one place a minute that are told one by one, 0 is no limit; more are counted",
+        description="refused logins from one place, and one identity's there that were not, a minute that are told one "
+        "by one, 0 is no limit; more are counted",
     )
     connections_max: int = Field(
         default=19_000, ge=1, description="connections at once; the server allows 1,000 more, so that masters get in"

@@ -17,7 +17,8 @@ from fabrics import Buses, until
 
 
 def kept(bus: Bus) -> JournalStream:
-    return replace(jobs_of(bus.prefix), name=f"{bus.prefix}-kept-{secrets.token_hex(4)}")
+    name = f"{bus.prefix}-kept-{secrets.token_hex(4)}"
+    return replace(jobs_of(bus.prefix), name=name, subjects=(f"{bus.prefix}.v1.job.>",), is_masters=False)
 
 
 async def settled(journal: Journal, count: int, *patterns: str) -> list[Stored]:
@@ -60,6 +61,33 @@ async def test_a_plain_publish_is_kept_and_heard(buses: Buses) -> None:
     await node.transport.publish(f"{bus.prefix}.v1.other", b"not kept")
     assert [one.data for one in await settled(journal, 1, f"{bus.prefix}.v1.>")] == [b"done"]
     await until(lambda: heard == [b"done"])
+
+
+@pytest.mark.parametrize("no_ack", [False, True])
+async def test_a_stream_acknowledges_wherever_a_writer_aims_it_unless_it_acknowledges_nothing(
+    buses: Buses, no_ack: bool
+) -> None:
+    """So whoever may write to a stream could have the server write where he himself may not."""
+    bus, node = await buses.open("master"), await buses.open("blog")
+    stream = replace(kept(bus), no_ack=no_ack, message_bytes_max=100)
+    journal = await bus.transport.journal(stream)
+    acks: list[bytes] = []
+
+    async def hear(delivery: object) -> None:
+        acks.append(delivery.data)  # type: ignore[attr-defined]
+
+    target = f"{bus.prefix}.v1.order"
+    await bus.transport.subscribe(f"{target}.>", hear)
+    await bus.transport.flush()
+    subject = f"{bus.prefix}.v1.job.a.i.blog"
+    await node.transport.publish(subject, b"done", reply=f"{target}.one")
+    await node.transport.publish(subject, b"x" * 200, reply=f"{target}.two")
+    await settled(journal, 1, f"{bus.prefix}.v1.>")
+    if not no_ack:
+        await until(lambda: any(b'"seq":1' in ack for ack in acks))
+    await node.transport.publish(f"{target}.last", b"last")
+    await until(lambda: b"last" in acks)
+    assert [ack for ack in acks if ack != b"last"] == [] or not no_ack
 
 
 async def test_of_many_who_append_over_the_same_exactly_one_wins(buses: Buses) -> None:

@@ -383,7 +383,7 @@ async def test_rotations_go_unnoticed(place: Open, monkeypatch: pytest.MonkeyPat
         return all(role.gate is not None and role.gate.identity.authority.ring.active.kid == kid for role in roles)
 
     for turn in range(4):  # the node was told of the first two keys; of the others it has to ask
-        ring = await place.operator.ask(KeysRotate())
+        ring = await place.operator.ask(KeysRotate(order="rotate"))
         async with asyncio.timeout(5):
             while not everybody_signs_with(ring.active):  # noqa: ASYNC110 - a watch sends this test no event
                 await asyncio.sleep(0.002)
@@ -411,7 +411,7 @@ async def test_an_expelled_key_costs_its_owners_a_renewal_and_no_more(
         beats.append(keys["writer"])
 
     await place.role.bus.hear(HeartBeaten, hear)
-    await place.operator.ask(KeysRotate(expel=expelled))
+    await place.operator.ask(KeysRotate(order="rotate", expel=expelled))
     with pytest.raises(NotAuthenticated):
         await place.ask("web", before)
     with pytest.raises(NotAuthenticated):

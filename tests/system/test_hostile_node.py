@@ -17,7 +17,7 @@ from antiphon.actors.registry import INSTANCES_MAX
 from antiphon.bus.bus import Bus
 from antiphon.bus.protocol import Delivery
 from antiphon.errors import AntiphonError, Malformed, Overloaded, Oversize
-from antiphon.messages.lane import NodeSearch
+from antiphon.messages.lane import Load, NodeSearch
 from antiphon.messages.registry import HeartBeaten, NodeJoin, NodeLeave
 from antiphon.messages.search import SearchAsk
 from fabrics import until
@@ -38,7 +38,7 @@ class Hostile:
         lane = NodeSearch.route.template.subject(prefix=self.bus.prefix, node=self.bus.name, instance="evil")
         await self.bus.transport.subscribe(lane, self._receive)
         await self.bus.transport.flush()
-        await self.bus.ask(NodeJoin(instance="evil", capabilities=("search",)))
+        await self.bus.ask(NodeJoin(instance="evil", capabilities=("search",)), instance="evil")
 
     async def _receive(self, asked: Delivery) -> None:
         await self.behave(self, asked, orjson.loads(asked.data))
@@ -332,9 +332,9 @@ async def test_a_copied_hash_takes_no_hit_away(world: World) -> None:
 
 async def test_a_node_cannot_speak_for_another_or_end_its_place(world: World) -> None:
     """Heartbeats and leaves of a stranger are its own only: the writer is in the subject."""
-    await world.hostile.bus.publish(HeartBeaten(), instance="one")
-    await world.hostile.bus.ask(NodeLeave(instance="one"))
-    await world.hostile.bus.ask(NodeLeave(instance="one"))
+    await world.hostile.bus.publish(HeartBeaten(load=Load()), instance="one")
+    await world.hostile.bus.ask(NodeLeave(instance="one"), instance="one")
+    await world.hostile.bus.ask(NodeLeave(instance="one"), instance="one")
     await world.search()
     assert {node.node for node in await world.client.nodes()} == {"blog", "shop", "evil"}
 
@@ -342,13 +342,15 @@ async def test_a_node_cannot_speak_for_another_or_end_its_place(world: World) ->
 async def test_a_node_that_joins_under_ever_new_names_is_refused_at_a_bound(world: World) -> None:
     bus = world.hostile.bus
     for at in range(1, INSTANCES_MAX):
-        await bus.ask(NodeJoin(instance=f"i{at}", capabilities=("search",)))
+        await bus.ask(NodeJoin(instance=f"i{at}", capabilities=("search",)), instance=f"i{at}")
     with pytest.raises(Overloaded) as caught:
-        await bus.ask(NodeJoin(instance="one-more", capabilities=("search",)))
+        await bus.ask(NodeJoin(instance="one-more", capabilities=("search",)), instance="one-more")
     assert caught.value.retry_after_ms == 900_000
-    await bus.ask(NodeJoin(instance="evil", capabilities=("search",), version="2"))  # who is in may say so again
-    await bus.ask(NodeLeave(instance="i1"))
-    await bus.ask(NodeJoin(instance="one-more", capabilities=("search",)))
+    await bus.ask(
+        NodeJoin(instance="evil", capabilities=("search",), version="2"), instance="evil"
+    )  # who is in may say so again
+    await bus.ask(NodeLeave(instance="i1"), instance="i1")
+    await bus.ask(NodeJoin(instance="one-more", capabilities=("search",)), instance="one-more")
     answer = await world.search()
     assert answer.took_us < 3_000_000, "a node of which almost nobody listens costs time, and that is bounded"
 
@@ -419,7 +421,7 @@ async def test_questions_of_odd_letters_are_questions(world: World) -> None:
 async def test_a_flood_of_garbage_on_every_subject_of_a_master_ends_nothing(world: World) -> None:
     bus = world.client.bus
     garbage = (b"", b"\xff" * 100, b"[" * 10_000, b"null", b'{"a":', b"x" * 70_000)
-    subjects = ("search.ask.web", "search.page.master.web", "registry.join.web", "registry.leave.web")
+    subjects = ("search.ask.web", "search.page.master.web", "registry.join.one.web", "registry.leave.one.web")
     facts = ("beat.node.one.web", "fact.search.finished.web", "search.ask.We b", "search.ask.web.more")
     for name in (*subjects, *facts, "registry.list.web"):
         for data in garbage:

@@ -83,7 +83,7 @@ class Puppet:
     async def start(self) -> None:
         lane = NodePing.route.template.subject(prefix=self.bus.prefix, node=self.bus.name, instance="one")
         await self.bus.transport.subscribe(lane, self._ping)
-        await self.bus.ask(NodeJoin(instance="one", capabilities=("search",)))
+        await self.bus.ask(NodeJoin(instance="one", capabilities=("search",)), instance="one")
         self._beating = asyncio.ensure_future(self._beat())
 
     async def stop(self) -> None:
@@ -99,7 +99,7 @@ class Puppet:
     async def _beat(self) -> None:
         while True:
             if self.is_beating:
-                await self.bus.publish(HeartBeaten(), instance="one")
+                await self.bus.publish(HeartBeaten(load=Load()), instance="one")
             await asyncio.sleep(0.1)
 
 
@@ -159,9 +159,9 @@ async def test_who_does_not_serve_pings_is_up_while_it_beats(fleet: Fleet, puppe
     await puppet.stop()
     client = await fleet.client("ops")
     plain = await fleet.bus("plain")
-    await plain.ask(NodeJoin(instance="one"))
+    await plain.ask(NodeJoin(instance="one"), instance="one")
     for _ in range(12):
-        await plain.publish(HeartBeaten(), instance="one")
+        await plain.publish(HeartBeaten(load=Load()), instance="one")
         await asyncio.sleep(0.1)
     assert node_of(await client.monitor(), "plain").status is Status.ACTIVE
     await puppet.start()

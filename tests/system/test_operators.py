@@ -206,10 +206,10 @@ async def test_an_instance_leaves_through_a_master_that_has_not_heard_of_it_yet(
     bucket = await role.bus.transport.key_value(registry_of(fleet.settings.prefix))
     await bucket.put("blog.one", encode(NodeRecord(node="blog", instance="one")))
     node = await fleet.bus("blog")
-    await node.ask(NodeLeave(instance="one"))
+    await node.ask(NodeLeave(instance="one"), instance="one")
     assert await bucket.get("blog.one") is None
-    await node.ask(NodeLeave(instance="one"))
-    await node.ask(NodeLeave(instance="never-was"))
+    await node.ask(NodeLeave(instance="one"), instance="one")
+    await node.ask(NodeLeave(instance="never-was"), instance="never-was")
     assert facts == []
 
 

@@ -100,7 +100,7 @@ async def test_a_foreign_node_and_a_foreign_publisher(place: str) -> None:
             await question.respond(json.dumps({"request": asked[-1]["request"], "hits": hits}).encode())
 
         await wiki.client.subscribe("antiphon.v1.node.wiki.w1.search", cb=answer)
-        joined = await wiki.request("antiphon.v1.registry.join.wiki", instance="w1", capabilities=["search"])
+        joined = await wiki.request("antiphon.v1.registry.join.w1.wiki", instance="w1", capabilities=["search"])
         assert json.loads(joined.data)["heartbeat_ms"] > 0
         await wiki.client.publish("antiphon.v1.beat.node.w1.wiki", b'{"load": {"in_flight": 0, "latency_us": 0}}')
 
@@ -116,7 +116,7 @@ async def test_a_foreign_node_and_a_foreign_publisher(place: str) -> None:
         assert wrong.data == b""
         assert (wrong.headers or {})["Nats-Service-Error-Code"] == "malformed"
 
-        await wiki.request("antiphon.v1.registry.leave.wiki", instance="w1")
+        await wiki.request("antiphon.v1.registry.leave.w1.wiki", instance="w1")
         gone = json.loads((await web.request("antiphon.v1.search.ask.web", query="hello")).data)
         assert gone["coverage"]["expected"] == 0
         assert wiki.refused.empty()
@@ -144,7 +144,7 @@ async def test_our_own_node_and_client_need_no_more_than_their_grants(place: str
     [
         "antiphon.v1.search.ask.web",
         "antiphon.v1.node.docs.d1.search",
-        "antiphon.v1.registry.join.docs",
+        "antiphon.v1.registry.join.d1.docs",
         "antiphon.v1.beat.node.d1.docs",
         "antiphon.v1.fact.search.finished.mallory",
         "_I.web.s1.x",

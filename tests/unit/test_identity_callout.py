@@ -125,7 +125,7 @@ def test_requests_that_no_server_of_ours_sent() -> None:
         (sealed(claims(user_nkey="U" * 56)), HEADERS),
         (sealed(claims(server_id={"xkey": None})), HEADERS),
         (sealed(claims(server_id={"id": stranger.public})), HEADERS),
-        (sealed(claims(client_info={"name": "x" * 2_000})), HEADERS),
+        (sealed(claims(client_info={"host": "x" * 2_000})), HEADERS),
         (by_other, HEADERS),
         (by_other, {XKEY_HEADER: other_curve.public}),
         (sealed(claims()), {XKEY_HEADER: "nonsense"}),
@@ -140,6 +140,14 @@ def test_requests_that_no_server_of_ours_sent() -> None:
             CALLOUT.open(data, headers)
     with pytest.raises(Oversize):
         CALLOUT.open(b"x" * (jws.BYTES_MAX + 1), HEADERS)
+
+
+def test_what_a_stranger_says_too_long_is_cut_and_judged() -> None:
+    long = dict.fromkeys(("nkey", "user", "name", "lang", "version", "sig", "auth_token"), "x" * 10_000)
+    asked = request(connect_opts=long, client_info={"user": "x" * 2_000, "name": "x" * 2_000})
+    assert {len(text) for text in (asked.connect.nkey, asked.connect.user, asked.client.name)} == {1_024}
+    assert len(asked.connect.auth_token) == 8_192
+    assert possession(asked) is Reason.NO_PROOF
 
 
 @given(st.binary(max_size=300))

@@ -7,10 +7,12 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.decide.job import GRACE_MS, ROOM, Job, Written, fold, job_id, newest, view
+from antiphon.decide.job import GRACE_MS, ROOM, Job, Seen, Written, fold, job_id, newest, view
 from antiphon.decide.rollout import FINAL
 from antiphon.messages.actions import JobEnd, JobLine, JobView, RunState
 from antiphon.messages.jobs import JobRecord, JobReported, RunEnd
+
+NOTHING = Seen()
 
 
 def record(*lines: JobLine, **more: Any) -> JobRecord:
@@ -49,7 +51,7 @@ def folded(*written: Written) -> Job:
     return found
 
 
-def shown(*written: Written, after: int = 0, wall_ms: int = 100, is_gone: bool = False) -> JobView:
+def shown(*written: Written, after: Seen = NOTHING, wall_ms: int = 100, is_gone: bool = False) -> JobView:
     return view(folded(*written), after=after, wall_ms=wall_ms, is_gone=is_gone)
 
 
@@ -81,7 +83,7 @@ def test_what_a_node_reports_is_seen_before_its_master_has_written_it_down() -> 
     )
     assert states(one) == {"blog": "running", "shop": "succeeded"}
     assert [told.result for told in one.lines] == [None, {"records": 1}]
-    assert (one.after, one.end, one.counts.succeeded) == (3, None, 1)
+    assert (one.recorded, one.after, one.end, one.counts.succeeded) == (1, 3, None, 1)
 
 
 def test_what_its_master_has_sealed_stays_whatever_comes_later() -> None:
@@ -108,10 +110,23 @@ def test_a_reader_is_shown_what_is_new_since_he_asked() -> None:
         by_node("shop", report(1, done=1), 5),
     ]
     assert set(states(shown(*written))) == {"blog", "shop"}
-    assert set(states(shown(*written, after=2))) == {"shop"}
-    nothing = shown(*written, after=5)
-    assert (nothing.lines, nothing.after) == ((), 5)
+    assert set(states(shown(*written, after=Seen(1, 2)))) == {"shop"}
+    nothing = shown(*written, after=Seen(1, 5))
+    assert (nothing.lines, nothing.recorded, nothing.after) == ((), 1, 5)
     assert nothing.counts.running == 2, "the counts are of all"
+
+
+def test_the_numbers_of_the_two_streams_do_not_compare() -> None:
+    written = [by_master(record(line("blog", "failed", "i1"), line("shop", "running", "i1")), 900)]
+    first = shown(*written)
+    assert (first.recorded, first.after) == (900, 0)
+    later = shown(*written, by_node("shop", report(1, done=1), 3), after=Seen(900, 2))
+    assert (states(later), later.recorded, later.after) == ({"shop": "running"}, 900, 3)
+    sealed = by_master(record(line("blog", "failed", "i1"), line("shop", "failed", "i1"), end="done"), 901)
+    assert set(states(shown(sealed, by_node("shop", report(1, done=1), 3000), after=Seen(900, 3000)))) == {
+        "blog",
+        "shop",
+    }
 
 
 def test_a_job_whose_master_is_gone_has_ended() -> None:
@@ -122,7 +137,7 @@ def test_a_job_whose_master_is_gone_has_ended() -> None:
     one = shown(*written, is_gone=True)
     assert states(one) == {"a": "succeeded", "b": "no_answer", "c": "skipped"}
     assert (one.end, one.no_answer, one.totals[0].value) == (JobEnd.LOST, ("b",), 2)
-    again = shown(*written, after=one.after, is_gone=True)
+    again = shown(*written, after=Seen(one.recorded, one.after), is_gone=True)
     assert states(again) == {"b": "no_answer", "c": "skipped"}, "whoever has seen them running learns it, too"
 
 
@@ -138,13 +153,13 @@ def test_more_than_a_message_holds_comes_in_parts() -> None:
     written = [by_master(record(*(line(name, "running", "i1") for name in names)))]
     written += [by_node(name, report(1, "succeeded", "x" * size), 2 + at) for at, name in enumerate(names)]
     seen: list[str] = []
-    after, parts = 0, 0
+    after, parts = Seen(), 0
     while True:
         one = shown(*written, after=after)
         assert sum(len(told.model_dump_json()) for told in one.lines) <= ROOM + size
-        assert one.after > after
+        assert after.is_behind(Seen(one.recorded, one.after))
         seen += [told.node for told in one.lines]
-        after, parts = one.after, parts + 1
+        after, parts = Seen(one.recorded, one.after), parts + 1
         if not one.is_more:
             break
     assert (sorted(seen), parts > 2) == (names, True)
@@ -180,7 +195,7 @@ def records(draw: st.DrawFn) -> list[Written]:
 @given(records(), st.booleans(), st.randoms())
 def test_the_laws_of_the_fold(written: list[Written], is_gone: bool, dice: Any) -> None:
     job = folded(*written)
-    one = view(job, after=0, wall_ms=0, is_gone=is_gone)
+    one = view(job, after=Seen(), wall_ms=0, is_gone=is_gone)
     assert [told.node for told in sorted(one.lines, key=lambda told: told.node)] == sorted(
         told.node for told in job.record.lines
     ), "each target has one line, and nobody else has one"
@@ -195,12 +210,12 @@ def test_the_laws_of_the_fold(written: list[Written], is_gone: bool, dice: Any) 
     shuffled = list(written)
     dice.shuffle(shuffled)
     assert fold("j", shuffled) == job, "the order of reading means nothing"
-    assert one.after == newest(job)
+    assert Seen(one.recorded, one.after) == newest(job)
 
 
-@given(records(), st.integers(0, 20))
-def test_in_parts_a_reader_gets_what_he_would_at_once(written: list[Written], after: int) -> None:
+@given(records(), st.builds(Seen, st.integers(0, 20), st.integers(0, 20)))
+def test_in_parts_a_reader_gets_what_he_would_at_once(written: list[Written], after: Seen) -> None:
     whole = {told.node: told for told in shown(*written).lines}
     later = shown(*written, after=after)
     assert all(whole[told.node] == told for told in later.lines)
-    assert later.after >= after
+    assert not Seen(later.recorded, later.after).is_behind(after)

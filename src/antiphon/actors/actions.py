@@ -11,15 +11,16 @@ import structlog
 from antiphon.actors.asker import Askers
 from antiphon.actors.breaker import BreakerHandle
 from antiphon.actors.job import Job
-from antiphon.actors.jobs import JobBook
+from antiphon.actors.jobs import JobBook, seen
 from antiphon.actors.order import JobBounds, JobGround, Order
-from antiphon.bus.assets import jobs_of
+from antiphon.bus.assets import jobs_of, reports_of
 from antiphon.bus.bus import Bus, Call
 from antiphon.bus.codec import decode
 from antiphon.bus.protocol import Delivery, Subscription
 from antiphon.decide import job as folding
 from antiphon.decide import offers
 from antiphon.decide.dispatch import RUN, Dispatch, DispatchBounds
+from antiphon.decide.job import Seen
 from antiphon.decide.limit import Limiter, Rate
 from antiphon.decide.policy import Access, Principal, Verify
 from antiphon.decide.registry import RegistryView
@@ -27,9 +28,10 @@ from antiphon.decide.retry import RetryBounds
 from antiphon.decide.targets import Asker, choose
 from antiphon.errors import AntiphonError, NotAllowed, Overloaded, UnknownJob
 from antiphon.messages.actions import ActionList, ActionListing, ActionRun, JobCancel, JobGet, JobView, RunState
-from antiphon.messages.jobs import ActionFinished, JobCancelled, JobRecord, JobReported
+from antiphon.messages.base import Message
+from antiphon.messages.jobs import ActionFinished, JobCancelled, JobProbe, JobProbed, JobReported, JobWritten
 from antiphon.messages.lane import NodeCancel
-from antiphon.runtime.actor import Actor, ActorBounds, converses, hears
+from antiphon.runtime.actor import Actor, ActorBounds, answers, converses, hears
 from antiphon.runtime.facts import Facts
 from antiphon.runtime.views import View
 
@@ -41,7 +43,6 @@ JOBS_MAX = 256
 """Jobs that run at once on one master."""
 REPORT_TOKENS = 3
 """The last tokens of a report's subject: job, instance, node."""
-RECORD_TOKENS = 2
 
 
 class Actions(Actor):
@@ -84,23 +85,27 @@ class Actions(Actor):
         self._listening: list[Subscription] = []
 
     async def started(self) -> None:
-        """Open the record, and hear what nodes and masters write into it."""
-        journal = await self.bus.transport.journal(jobs_of(self.bus.prefix))
-        self._book = JobBook(self.bus, journal, self._jobs.__contains__)
+        """Open the record, and hear what nodes write into it."""
+        records = await self.bus.transport.journal(jobs_of(self.bus.prefix))
+        reports = await self.bus.transport.journal(reports_of(self.bus.prefix))
+        self._book = JobBook(self.bus, records, reports, self._jobs.__contains__)
         self._ground = JobGround(
             bus=self.bus,
             registry=self.registry,
             dispatch=self.dispatch,
-            journal=journal,
+            records=records,
             facts=self.facts,
             bounds=self._job_bounds,
             retries=self._retries,
             retry_budget=self._retries.budget(),
         )
         # not as actors hear facts: of other masters' jobs, which are most, nothing but the subject is read
-        for kind, take in ((JobReported, self._take_report), (JobRecord, self._take_record)):
-            pattern = kind.route.template.pattern(prefix=self.bus.prefix)
-            self._listening.append(await self.bus.transport.subscribe(pattern, take))
+        pattern = JobReported.route.template.pattern(prefix=self.bus.prefix)
+        self._listening.append(await self.bus.transport.subscribe(pattern, self._take_report))
+
+    def subject_keys(self, kind: type[Message]) -> dict[str, str]:
+        """Return this master's name, where it alone is asked."""
+        return {"master": self.bus.name} if kind is JobProbe else {}
 
     async def stop(self, *, is_crashed: bool = False) -> None:
         """Stop as every actor does; jobs that run may end within the grace, then they are lost, and say so."""
@@ -142,14 +147,14 @@ class Actions(Actor):
         ask = call.message
         job = await self._seen(ask.job, self.askers.who(call.caller, ask.behalf))
         until_ms = min(self.bus.clock.now_ms() + ask.wait_ms, call.deadline_ms - RESERVE_MS)
-        return await self.book.news(job, ask.after, until_ms)
+        return await self.book.news(job, seen(ask), until_ms)
 
     @converses(JobCancel)
     async def cancel(self, call: Call[JobCancel]) -> JobView:
         """Cancel a job, wherever it runs, and say how it stands once it has ended."""
         ask, who = call.message, self.askers.who(call.caller, call.message.behalf)
         job = await self._seen(ask.job, who)
-        view = await self.book.view(job, 0)
+        view = await self.book.view(job, Seen())
         mine = self._jobs.get(ask.job)
         if mine is not None:
             mine.cancel(who.name)
@@ -158,11 +163,11 @@ class Actions(Actor):
         if mine is None:
             await self._cut_off(view)  # also where its master is gone: nobody else tells its nodes
         until_ms = call.deadline_ms - RESERVE_MS
-        after = view.after
+        after = seen(view)
         while view.end is None and self.bus.clock.now_ms() < until_ms:
             view = await self.book.news(await self.book.read(ask.job), after, until_ms)
-            after = max(after, view.after)
-        return await self.book.view(await self.book.read(ask.job), 0)
+            after = after.joined(seen(view))
+        return await self.book.view(await self.book.read(ask.job), Seen())
 
     @converses(ActionList)
     async def list_actions(self, call: Call[ActionList]) -> ActionListing:
@@ -176,6 +181,16 @@ class Actions(Actor):
         job = self._jobs.get(fact.job)
         if job is not None:
             job.cancel(fact.by)
+
+    @hears(JobWritten)
+    async def written(self, fact: JobWritten, _keys: dict[str, str]) -> None:
+        """Wake whoever waits for news of a job."""
+        self.book.heard(fact.job)
+
+    @answers(JobProbe)
+    async def probe(self, call: Call[JobProbe]) -> JobProbed:
+        """Say whether this master runs a job: another one is asked how it stands."""
+        return JobProbed(is_running=call.message.job in self._jobs)
 
     @property
     def book(self) -> JobBook:
@@ -204,7 +219,7 @@ class Actions(Actor):
             # who waits for the end of one node's run is promised nothing before, so its record can be written with it
             if not (ask.wait_ms and len(targets.nodes) == 1) and not await job.begin():
                 del self._jobs[name]
-                return await self.book.view(await self._seen(name, who), 0)
+                return await self.book.view(await self._seen(name, who), Seen())
         except BaseException:
             self._jobs.pop(name, None)
             raise
@@ -254,9 +269,6 @@ class Actions(Actor):
                 return
             job.report(node, instance, report)
         self.book.heard(name)
-
-    async def _take_record(self, delivery: Delivery) -> None:
-        self.book.heard(delivery.subject.split(".")[-RECORD_TOKENS])
 
     def _tell_refused(self, call: Call[ActionRun], who: Principal, began_us: int, code: str) -> None:
         if self.facts.is_on:

@@ -16,6 +16,7 @@ import structlog
 
 from antiphon.actors.identity import IdentityActor, is_doubtful
 from antiphon.bus.protocol import Delivery, Subscription, Transport
+from antiphon.bus.seldom import Seldom
 from antiphon.clock import Clock
 from antiphon.decide.headcount import Headcount, Place
 from antiphon.decide.identities import Reason
@@ -34,6 +35,8 @@ BLAMELESS = frozenset(
     {Reason.MISSING, Reason.NO_PROOF, Reason.WRONG_CONNECTION, Reason.TOO_OFTEN, Reason.TOO_MANY_CONNECTIONS}
 )
 """Reasons that say nothing of a credential: who fails so is not held, for he has proved to be nobody."""
+UNREADABLE_MS = 60_000
+"""How often one kind of request that cannot be read is logged: whoever causes it must not fill the log."""
 LOOKING_MAX = 64
 """Look-ups at once; whoever comes beyond that is judged by the book as it is."""
 
@@ -68,6 +71,7 @@ class CalloutDesk:
         self._heads = Headcount() if heads is None else heads  # an empty one is false
         self._subscription: Subscription | None = None
         self._looking: set[asyncio.Task[None]] = set()
+        self._unreadable = Seldom()
         self.answered = 0
 
     @property
@@ -95,7 +99,8 @@ class CalloutDesk:
         try:
             request = self._codec.open(delivery.data, delivery.headers)
         except AntiphonError as error:
-            log.warning("callout.unreadable", code=error.code, error=error.text)
+            if times := self._unreadable.due(error.code, self._clock.now_ms(), UNREADABLE_MS):
+                log.warning("callout.unreadable", code=error.code, error=error.text, times=times)
             return
         verdict = self._judge(request)
         if self._is_worth_a_look(request, verdict):
@@ -142,12 +147,16 @@ class CalloutDesk:
             return
         await self._transport.publish(reply, self._codec.admit(request, verdict, wall_ms))
         self._knocks.came_in(_knock(request))
+        untold = self._knocks.told(f"{verdict.name} {request.client.host}", self._clock.now_ms())
+        if untold is None:  # who comes and goes without end fills no audit, either
+            return
+        where = _where(request)
         self._identity.audit.tell(
             "connected",
             verdict.name,
             kind=verdict.kind,
             instance=verdict.instance,
-            where=_where(request),
+            where=f"{untold} more times, {where}" if untold else where,
             credential=verdict.jti or verdict.source,
         )
 

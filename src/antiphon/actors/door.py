@@ -42,6 +42,7 @@ class Door:
         self.bounds = bounds
         self.admission = Admission(bounds.admission)
         self._callers: Limiter[str] = Limiter()
+        self._readers: Limiter[str] = Limiter()
         self._counter: Counter | None = None
         self._previous: OrderedDict[tuple[str, int], int] = OrderedDict()
 
@@ -64,6 +65,14 @@ class Door:
         verdict = self.admission.enter(now_ms - call.arrived_ms, now_ms)
         if not verdict.is_allowed:
             raise Overloaded("this master has too much to do", retry_after_ms=verdict.retry_after_ms)
+
+    def turn(self, name: str) -> None:
+        """Let somebody have a page of a list; as many as he may ask questions, and they count for themselves."""
+        rate = self.bounds.rate
+        after_ms = 0 if rate is None else self._readers.judge(name, rate, self.bus.clock.now_ms()).retry_after_ms
+        if rate is not None and after_ms:
+            text = f"{name} may turn {rate.count} pages in {rate.period_ms // 1_000} s"
+            raise Overloaded(text, retry_after_ms=after_ms)
 
     def leave(self) -> None:
         """Note that a question that was let in has ended."""

@@ -18,6 +18,7 @@ from antiphon.actors.audit import Audit
 from antiphon.actors.kicker import Whom
 from antiphon.actors.ledger import Ledger
 from antiphon.bus.bus import Bus, Call
+from antiphon.bus.seldom import Seldom
 from antiphon.decide import ring as rings
 from antiphon.decide.book import DENIED, owner
 from antiphon.decide.headcount import HeadBounds
@@ -59,6 +60,8 @@ from antiphon.runtime.views import View
 
 log = structlog.get_logger("antiphon.identity")
 
+UNTOLD_MS = 60_000
+"""How often the number of refusals is told that were too many to tell."""
 SWEEP_MS = 600_000
 """How often records that say nothing any more are removed."""
 KEEP_MS = 86_400_000
@@ -134,6 +137,7 @@ class IdentityActor(Actor):
         )
         self._asks: Limiter[str] = Limiter()
         self._failures: Limiter[tuple[str, str]] = Limiter()
+        self._untold = Seldom()
         self._is_open = False
 
     # -- life
@@ -279,12 +283,15 @@ class IdentityActor(Actor):
         """Tell of a refusal and return the error for whoever is refused, who is told when he may try again."""
         who = by if refusal.who == "?" else refusal.who
         asked = by if by != who else None
+        after_ms = self.failed(where, refusal.credential or by)
+        if after_ms:  # told once in a while: whoever fails on and on must not fill the audit
+            times = self._untold.due(where, self.bus.clock.now_ms(), UNTOLD_MS)
+            if times:
+                self.audit.tell("refused", who, why=Reason.TOO_OFTEN, where=f"{times} more times, {where}", by=asked)
+            return Overloaded("too many refused attempts with this credential", retry_after_ms=after_ms)
         self.audit.tell(
             "refused", who, why=refusal.reason, where=where, by=asked, credential=refusal.credential or None
         )
-        after_ms = self.failed(where, refusal.credential or by)
-        if after_ms:
-            return Overloaded("too many refused attempts with this credential", retry_after_ms=after_ms)
         return NotAuthenticated(advice(refusal.reason))
 
     def failed(self, where: str, credential: str) -> int:

@@ -30,7 +30,7 @@ from antiphon.messages.actions import (
     JobView,
     RunState,
 )
-from antiphon.messages.jobs import ActionFinished, JobRecord, JobReported, NodeAccepted, NodeRun, RunEnd
+from antiphon.messages.jobs import ActionFinished, JobRecord, JobReported, JobWritten, NodeAccepted, NodeRun, RunEnd
 from antiphon.messages.lane import NodeCancel
 
 log = structlog.get_logger("antiphon.actions")
@@ -157,12 +157,19 @@ class Job:
 
     async def begin(self) -> bool:
         """Write it down before anybody is asked; return False where its id is taken."""
+        self._told = self.rollout.changes
+        self.is_written = await self._append(over=f"{self.ground.bus.prefix}.v1.job.{self.order.job}.*")
+        return self.is_written
+
+    async def _append(self, over: str | None = None) -> bool:
+        """Store the record as it is, and tell masters that it is there; of that nothing depends, so it is one try."""
         prefix, name = self.ground.bus.prefix, self.ground.bus.name
         subject = JobRecord.route.template.subject(prefix=prefix, job=self.order.job, writer=name)
-        over = f"{prefix}.v1.job.{self.order.job}.>"
-        self._told = self.rollout.changes
-        self.is_written = await self.ground.journal.append(subject, encode(self.record()), over=over) is not None
-        return self.is_written
+        if await self.ground.records.append(subject, encode(self.record()), over=over) is None:
+            return False
+        with suppress(AntiphonError):
+            await self.ground.bus.publish(JobWritten(job=self.order.job))
+        return True
 
     async def write(self) -> None:
         """Write it down as it is now; without a connection, later."""
@@ -170,7 +177,7 @@ class Job:
             return
         self._told, self.is_written = self.rollout.changes, True
         try:
-            await self.ground.bus.publish(self.record(), job=self.order.job)
+            await self._append()
         except NotConnected:
             self._told = -1
         except AntiphonError as error:

@@ -1,4 +1,4 @@
-"""The record of jobs: read from the stream, folded, and waited for.
+"""The record of jobs: read from its two streams, folded, and waited for.
 
 What is heard on the bus only says that there is something to read: a message is stored a moment after it is heard. So a
 reader that was woken reads again, a few times, until the stream has something new.
@@ -13,10 +13,10 @@ from antiphon.bus.bus import Bus
 from antiphon.bus.codec import decode
 from antiphon.bus.protocol import Journal, Stored
 from antiphon.decide import job as folding
-from antiphon.decide.job import Job, Written
+from antiphon.decide.job import Job, Seen, Written
 from antiphon.errors import AntiphonError, InvalidName, NoResponders, Oversize, UnknownJob, UnknownVersion
-from antiphon.messages.actions import JobView
-from antiphon.messages.jobs import JobRecord, JobReported
+from antiphon.messages.actions import JobGet, JobView
+from antiphon.messages.jobs import JobProbe, JobRecord, JobReported
 
 READS_MAX = 4
 """Records read at once; one of a thousand nodes may be 30 MB."""
@@ -29,8 +29,6 @@ STORED_MS = (1, 4, 16, 64)
 PROBE_MS = 500
 GONE_MS = 250
 """Until what a master wrote last, before it was gone, is stored."""
-MASTERS = "antiphon-master"
-"""What masters are called in discovery."""
 
 
 class JobBook:
@@ -38,13 +36,15 @@ class JobBook:
 
     Args:
         bus: the master's.
-        journal: the stream.
+        records: the masters' stream.
+        reports: the nodes' stream.
         is_mine: whether a job runs on this very master.
     """
 
-    def __init__(self, bus: Bus, journal: Journal, is_mine: Callable[[str], bool]) -> None:
+    def __init__(self, bus: Bus, records: Journal, reports: Journal, is_mine: Callable[[str], bool]) -> None:
         self.bus = bus
-        self.journal = journal
+        self.records = records
+        self.reports = reports
         self._is_mine = is_mine
         self._reading = asyncio.Semaphore(READS_MAX)
         self._waiting: dict[str, set[asyncio.Event]] = {}
@@ -63,7 +63,7 @@ class JobBook:
             raise UnknownJob(f"there is no job {job!r}, or none that is yours; jobs are kept for a day")
         return found
 
-    async def view(self, job: Job, after: int) -> JobView:
+    async def view(self, job: Job, after: Seen) -> JobView:
         """Return a job as it stands."""
         is_gone = job.record.end is None and await self._is_gone(job)
         if is_gone:  # its end may have been written since it was read
@@ -71,7 +71,7 @@ class JobBook:
             job = await self.read(job.job)
         return folding.view(job, after=after, wall_ms=self.bus.clock.wall_ms(), is_gone=is_gone)
 
-    async def news(self, job: Job, after: int, until_ms: int) -> JobView:
+    async def news(self, job: Job, after: Seen, until_ms: int) -> JobView:
         """Return a job as it stands once there is something newer than `after`, or its end, or it is `until_ms`."""
         event = asyncio.Event()
         self._waiting.setdefault(job.job, set()).add(event)
@@ -82,12 +82,12 @@ class JobBook:
             if not self._waiting[job.job]:
                 del self._waiting[job.job]
 
-    async def _news(self, job: Job, after: int, until_ms: int, event: asyncio.Event) -> JobView:
+    async def _news(self, job: Job, after: Seen, until_ms: int, event: asyncio.Event) -> JobView:
         clock = self.bus.clock
         while True:
             view = await self.view(job, after)
             left_ms = until_ms - clock.now_ms()
-            if view.end is not None or view.after > after or left_ms <= 0:
+            if view.end is not None or after.is_behind(seen(view)) or left_ms <= 0:
                 return view
             try:
                 async with asyncio.timeout(min(left_ms, LOOK_MS) / 1_000):
@@ -99,24 +99,26 @@ class JobBook:
             for pause_ms in STORED_MS:
                 await clock.sleep_ms(pause_ms)
                 job = await self.read(job.job)
-                if folding.newest(job) > after:
+                if after.is_behind(folding.newest(job)):
                     break
 
     async def _stored(self, job: str) -> list[Stored]:
         prefix = self.bus.prefix
         of_job = f"{prefix}.v1.job.{job}"
+        stored = await self.records.last(f"{of_job}.*")
+        if not stored:
+            return []  # without a master's record nobody's report makes a job
         try:
-            return await self.journal.last(f"{of_job}.>")
+            return [*stored, *await self.reports.last(f"{of_job}.*.*")]
         except Oversize:
             pass
         # a thousand nodes, some of which were asked on two instances: by name, as their master's record has them
-        stored = await self.journal.last(f"{of_job}.*")
         names: list[str] = []
         for one in map(self._written, stored):
             if one is not None and isinstance(one.message, JobRecord):
                 names += [f"{of_job}.{line.instance}.{line.node}" for line in one.message.lines if line.instance]
         for at in range(0, len(names), CHUNK):
-            stored += await self.journal.last(*names[at : at + CHUNK])
+            stored += await self.reports.last(*names[at : at + CHUNK])
         return stored
 
     def _written(self, stored: Stored) -> Written | None:
@@ -137,13 +139,18 @@ class JobBook:
         return None
 
     async def _is_gone(self, job: Job) -> bool:
-        """Whether nobody runs a job any more: the server says at once that nobody listens for its master."""
+        """Whether nobody runs a job any more: its master says so, or the server at once that nobody listens for it."""
         if job.master == self.bus.name:
             return not self._is_mine(job.job)
         try:
-            await self.bus.ask_bytes(f"$SRV.PING.{MASTERS}.{job.master}", b"", budget_ms=PROBE_MS)
+            probed = await self.bus.ask(JobProbe(job=job.job), budget_ms=PROBE_MS, master=job.master)
         except NoResponders:
             return True
         except AntiphonError:
             return False  # frozen, perhaps: its deadline will tell
-        return False
+        return not probed.is_running
+
+
+def seen(ask: JobView | JobGet) -> Seen:
+    """Return how far a reader has read who was answered this, or asks this."""
+    return Seen(ask.recorded, ask.after)

@@ -123,6 +123,7 @@ class Master(Actor):
         """Answer with a page of a list that is kept, to whom it was made for, while he may see all that it is from."""
         began_us = self.bus.clock.now_us()
         who = self.askers.who(call.caller, call.message.behalf)
+        self.door.turn(who.name)
         master, token, offset = parse_cursor(call.message.cursor)
         if master != self.bus.name:
             raise CursorExpired(f"this cursor belongs to the master {master!r}")

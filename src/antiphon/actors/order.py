@@ -41,7 +41,7 @@ class JobGround:
     bus: Bus
     registry: View[RegistryView]
     dispatch: Dispatch
-    journal: Journal
+    records: Journal
     facts: Facts
     bounds: JobBounds
     retries: RetryBounds

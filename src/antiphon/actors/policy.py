@@ -7,7 +7,7 @@ view (`Access.with_policy`).
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from pydantic import ValidationError
@@ -18,6 +18,7 @@ from antiphon.bus.codec import encode
 from antiphon.bus.protocol import Entry, KeyValue, Watch
 from antiphon.decide.policy import CLOSED, Access
 from antiphon.errors import NotConnected, Overloaded, Oversize
+from antiphon.messages.base import Kind, Request
 from antiphon.messages.policy import Policy, PolicyChanged, PolicyGet, PolicySet
 from antiphon.runtime.actor import Actor, ActorBounds, answers
 from antiphon.runtime.facts import Facts
@@ -27,6 +28,7 @@ log = structlog.get_logger("antiphon.policy")
 
 KEY: Final = "policy"
 """Of the entry in the identities' bucket."""
+OPERATORS_ONLY: Final = frozenset((Kind.OPERATOR, Kind.MASTER))
 ATTEMPTS_MAX: Final = 16
 """Races that a change may lose; each is lost to another operator's change, so this many are a quarrel."""
 WRITE_BACK_MS: Final = 1_000
@@ -47,7 +49,11 @@ class PolicyActor(Actor):
         self._watch: Watch | None = None
 
     async def started(self) -> None:
-        """Read the policy before the first message is taken."""
+        """Read the policy before the first message is taken; from here on this master takes orders of operators only.
+
+        It is the masters' own check, one for all requests, and does not trust the server's permissions to be right.
+        """
+        self.bus.vet = self._vet
         self._bucket = await self.bus.transport.key_value(identity_of(self.bus.prefix))
         self._watch = await self._bucket.watch(self._changed)
 
@@ -88,6 +94,10 @@ class PolicyActor(Actor):
         """Return the policy; it names everybody's nodes, so it is for operators alone."""
         self.access.current.check_operator(call.caller)
         return _read(await self._kv.get(KEY)) or self.access.current.policy
+
+    def _vet(self, kind: type[Request[Any]], caller: str) -> None:
+        if OPERATORS_ONLY.issuperset(kind.route.sent_by):
+            self.access.current.check_operator(caller)
 
     @property
     def _kv(self) -> KeyValue:

@@ -26,6 +26,7 @@ from antiphon.bus.protocol import Entry, KeyValue, Watch
 from antiphon.decide import balance, cards, contract, filters, registry
 from antiphon.decide.policy import Access
 from antiphon.decide.registry import Change, Patience, RegistryView
+from antiphon.decide.turns import Turns
 from antiphon.errors import NotAllowed, NotConnected, Overloaded, UnknownNode, UnknownVersion
 from antiphon.messages.base import Acknowledged
 from antiphon.messages.card import NodeCard
@@ -57,6 +58,8 @@ ATTEMPTS_MAX = 16
 """Races that a change of a card may lose; each is lost to another master's change, so this many are a quarrel."""
 WATCH_LAG_MS_MAX = 500
 """How long to wait for the watch to report what is in the bucket already; it takes about one millisecond."""
+WAITS_MAX = 4
+"""Look-ups of one caller that wait for that at once; further ones are answered with what is known here."""
 LATE_MIN = 1.5
 """A look at who is silent that comes later than so many heartbeats after the last says that this master was away."""
 LISTING_BYTES_MAX = 900_000
@@ -94,6 +97,7 @@ class Registry(Actor):
         self._ticked_ms = 0
         self._bucket: KeyValue | None = None
         self._watch: Watch | None = None
+        self._waits: Turns[str] = Turns(WAITS_MAX)
 
     async def started(self) -> None:
         """Read the whole bucket before the first message is taken."""
@@ -115,6 +119,7 @@ class Registry(Actor):
         card = call.message
         if subjects.is_master(call.caller):
             raise NotAllowed(f"{call.caller!r} is a name of masters")
+        self._check_instance(call)
         if card.protocol.split(".")[0] != PROTOCOL:
             raise UnknownVersion(f"protocol {card.protocol!r}; this registry speaks {PROTOCOL}")
         for action in card.actions:
@@ -138,6 +143,7 @@ class Registry(Actor):
     @answers(NodeLeave)
     async def leave(self, call: Call[NodeLeave]) -> Acknowledged:
         """Let an instance go; leaving twice is the same as once."""
+        self._check_instance(call)
         key = (call.caller, call.message.instance)
         # another master may have taken it in a moment ago; what is not there is not deleted, for that leaves a marker
         if key in self._state or await self._kv.get(_key(*key)) is not None:
@@ -171,14 +177,14 @@ class Registry(Actor):
         """Change some fields of a node's card."""
         ask, now_ms = call.message, self.bus.clock.wall_ms()
         _check_balancer(ask)
-        await self._known(ask.node, lambda: self.view.current)
+        await self._known(ask.node, call.caller, lambda: self.view.current)
         return await self._edit(ask.node, lambda card: cards.updated(card, ask, call.caller, now_ms))
 
     @converses(NodeGet)
     async def get(self, call: Call[NodeGet]) -> NodeEntry:
         """Return one node that the caller may search."""
         who = self.askers.who(call.caller)
-        return await self._known(call.message.node, lambda: self.askers.shown(who))
+        return await self._known(call.message.node, call.caller, lambda: self.askers.shown(who))
 
     @answers(NodeRemove)
     async def remove(self, call: Call[NodeRemove]) -> NodeRemoved:
@@ -214,6 +220,12 @@ class Registry(Actor):
     async def ping(self, call: Call[PingAsk]) -> PingAnswer:
         """Ping every instance of some nodes."""
         return await ping(call, self.view.current)
+
+    def _check_instance(self, call: Call[NodeJoin] | Call[NodeLeave]) -> None:
+        """Raise unless an instance speaks for itself alone, and for a node that is not suspended."""
+        self.askers.who(call.caller)
+        if call.message.instance != call.keys["instance"]:
+            raise NotAllowed(f"the instance {call.keys['instance']!r} speaks for itself, and for no other")
 
     @property
     def _kv(self) -> KeyValue:
@@ -340,12 +352,16 @@ class Registry(Actor):
         text = f"other masters have changed the card of {node} {ATTEMPTS_MAX} times meanwhile"
         return Overloaded(text, retry_after_ms=self.bounds.retry_after_ms)
 
-    async def _known(self, node: str, shown: Callable[[], RegistryView]) -> NodeEntry:
+    async def _known(self, node: str, caller: str, shown: Callable[[], RegistryView]) -> NodeEntry:
         """Return a node of a view; one that another master has taken in a moment ago is waited for.
 
-        Also one that is there and not shown, so that the time tells nobody which of the two it is.
+        Also one that is there and not shown, so that the time tells nobody which of the two it is. Nobody has many
+        wait, or names that nobody has would keep the places that operators need.
         """
-        await self._until(lambda: node in shown().nodes)
+        if node not in shown().nodes:
+            with self._waits.taken(caller) as may_wait:
+                if may_wait:
+                    await self._until(lambda: node in shown().nodes)
         entry = registry.entry(self._state, self._cards, node, self.bus.clock.now_ms())
         if entry is None or node not in shown().nodes:
             raise _unknown(node)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from antiphon.bus.protocol import Bucket, CounterStream, JournalStream
+from antiphon.messages.jobs import JOBS, REPORTS
 from antiphon.messages.saga_history import OUTCOMES, SAGAS, SUBJECTS, TIMERS
 
 REGISTRY: Final = Bucket(
@@ -69,20 +70,43 @@ def counters_of(prefix: str) -> CounterStream:
     return CounterStream(f"{prefix}-counters", f"{prefix}.v1.limit.count.>", keep_ms=180_000, counters_max=200_000)
 
 
-def jobs_of(prefix: str) -> JournalStream:
-    """Return what is kept of the jobs of one fabric: their masters' records, and what nodes have reported, a day.
+JOB_KEEP_MS: Final = 24 * 3_600_000
+"""How long a job can be asked for; `UnknownJob` says so."""
 
-    Nodes write it, each on subjects of its own. Of each subject the last message is enough, so that a reader needs one
-    question and progress costs no room. A job's state is a fold over these (`decide/job.py`).
+
+def jobs_of(prefix: str) -> JournalStream:
+    """Return what masters keep of the jobs of one fabric: their records, a day; nobody else reaches it.
+
+    Of each subject the last message is enough, here and in the reports, so that a reader needs one question of each and
+    progress costs no room. A job's state is a fold over both (`decide/job.py`).
     """
     return JournalStream(
-        name=f"{prefix}-jobs",
-        subjects=(f"{prefix}.v1.job.>",),
-        description="jobs: their records by masters, reports by nodes",
-        keep_ms=24 * 3_600_000,
+        name=f"{prefix}-{JOBS}",
+        subjects=(f"{prefix}.v1.job.*.*",),
+        description="jobs: their records by masters",
+        keep_ms=JOB_KEEP_MS,
         bytes_max=512 * 1024 * 1024,
         message_bytes_max=1024 * 1024,
         per_subject_max=1,
+        is_masters=True,
+    )
+
+
+def reports_of(prefix: str) -> JournalStream:
+    """Return what nodes have reported of the jobs of one fabric, a day; each writes on subjects of its own.
+
+    It is the one stream where nodes can write, so it acknowledges nothing: the server sends an acknowledgement wherever
+    a writer aims it, past all permissions. A message holds a report and its badge, so that nobody fills it with few.
+    """
+    return JournalStream(
+        name=f"{prefix}-{REPORTS}",
+        subjects=(f"{prefix}.v1.job.*.*.*",),
+        description="jobs: reports by nodes",
+        keep_ms=JOB_KEEP_MS,
+        bytes_max=512 * 1024 * 1024,
+        message_bytes_max=80 * 1024,
+        per_subject_max=1,
+        no_ack=True,
     )
 
 

@@ -108,6 +108,8 @@ class Call(Generic[M]):
 
 
 Serve = Callable[[Call[M]], Awaitable[None]]
+Vet = Callable[[type[Request[Any]], str], None]
+"""Is told what is asked by whom before it is read; raises `NotAllowed` where he may not."""
 Heard = Callable[[M, dict[str, str]], Awaitable[None]]
 
 
@@ -150,6 +152,7 @@ class Bus:
         """Reads on-behalf-of tokens, where this identity has been given the keys for it."""
         self.rejected: Callable[[], None] | None = None
         """Is called when an answer says that whoever was asked does not know who this is."""
+        self.vet: Vet | None = None
         self.rights: Grants | None = None
         """What the server lets this identity do, where that is known; the rest it would drop in silence."""
 
@@ -390,6 +393,8 @@ class Bus:
         if not self._may_reply(kind, caller, delivery.reply):
             self.counters.laundered += 1
             return None
+        if self.vet is not None:
+            self.vet(kind, caller)
         headers = delivery.headers or {}
         self._check_type(kind, headers.get(TYPE))
         request = headers.get(REQUEST) or self.draw()
@@ -407,11 +412,15 @@ class Bus:
         return Call(self, message, caller, keys, request, now_ms + budget, reply, now_ms, way)
 
     def _may_reply(self, kind: type[Request[Any]], caller: str, reply: str) -> bool:
-        """Whether the reply lies where it must; without this, answers can be laundered (nats-facts.md, hole 1)."""
+        """Whether the reply lies where it must; without this, answers can be laundered (nats-facts.md, hole 1).
+
+        An order without a reply is refused, too: the server's own acknowledgement of what somebody has stored goes to
+        whatever subject he names, and has none.
+        """
         if kind.route.is_lane:
             owner = subjects.inbox_owner(reply)
             return owner is not None and subjects.is_master(owner)
-        return not reply or subjects.is_inbox_of(reply, caller)
+        return subjects.is_inbox_of(reply, caller)
 
     def _may_refuse(self, kind: type[Request[Any]], delivery: Delivery) -> bool:
         """Whether the reply lies where it must, even if the caller's name is not a legal one."""

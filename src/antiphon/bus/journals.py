@@ -133,6 +133,7 @@ class NatsJournal:
             allow_rollup_hdrs=stream.has_timers,
             allow_msg_schedules=stream.has_timers,
             allow_msg_ttl=stream.is_masters,
+            no_ack=stream.no_ack,
             deny_delete=True,
             deny_purge=not stream.is_masters,
         )
@@ -144,6 +145,7 @@ class NatsJournal:
         self, subject: str, data: bytes, *, over: str | None = None, last: int = 0, keep_ms: int | None = None
     ) -> int | None:
         """Store and return the sequence; with `over`, only if the last one over those subjects is `last`."""
+        assert not self._stream.no_ack, "nobody would say that it was stored"
         headers = {} if over is None else {EXPECTED_HEADER: str(last), OVER_HEADER: over}
         if keep_ms is not None:
             headers[TTL_HEADER] = f"{max(1, keep_ms // 1_000)}s"

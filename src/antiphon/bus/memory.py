@@ -277,10 +277,10 @@ class MemoryServer:
         return self._wild if "*" in pattern or ">" in pattern else self._exact.setdefault(pattern, [])
 
     def route(self, delivery: MemoryDelivery, sender: str = "") -> int:
-        """Hand a message to every subscriber and to one of each queue group; return how many are to get it."""
-        for kept in self.logs.values():
-            if any(matches(pattern, delivery.subject) for pattern in kept.stream.subjects):
-                self._store(kept, delivery, sender)
+        """Hand a message to subscribers, one of each queue group, and streams; return how many are to get it."""
+        keeping = [log for log in self.logs.values() if any(matches(p, delivery.subject) for p in log.stream.subjects)]
+        for kept in keeping:
+            self._store(kept, delivery, sender)
         groups: dict[tuple[str, str], list[MemorySubscription]] = {}
         singles: list[MemorySubscription] = []
         wild = (one for one in self._wild if matches(one.pattern, delivery.subject))
@@ -295,16 +295,17 @@ class MemoryServer:
                 subscription.offer(delivery)
             else:
                 self.network.carry(sender, subscription.party, delivery, subscription.offer)
-        return len(chosen)
+        return len(chosen) + len(keeping)
 
     def _store(self, kept: MemoryLog, delivery: MemoryDelivery, sender: str) -> None:
+        def offer(one: MemoryDelivery) -> None:
+            if kept.store(one.subject, one.data) and one.reply and not kept.stream.no_ack:
+                ack = f'{{"stream":"{kept.stream.name}","seq":{kept.sequence}}}'
+                self.route(MemoryDelivery(one.reply, "", ack.encode(), None))
+
         if self.network is None:
-            kept.store(delivery.subject, delivery.data)
+            offer(delivery)
         else:
-
-            def offer(one: MemoryDelivery) -> None:
-                kept.store(one.subject, one.data)
-
             self.network.carry(sender, "", delivery, offer)
 
 

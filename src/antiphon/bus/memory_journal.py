@@ -218,6 +218,7 @@ class MemoryJournal:
         self, subject: str, data: bytes, *, over: str | None = None, last: int = 0, keep_ms: int | None = None
     ) -> int | None:
         """Store and return the sequence; with `over`, only if the last one over those subjects is `last`."""
+        assert not self._log.stream.no_ack, "nobody would say that it was stored"
         del keep_ms  # age is nothing that a test waits for
         self._transport.check()
         if len(data) > self._log.stream.message_bytes_max:

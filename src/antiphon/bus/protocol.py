@@ -136,6 +136,8 @@ class JournalStream:
             subjects elsewhere is not kept then.
         refuses_when_full: nothing is given up for what is new: that is refused.
         keeps_first: of one subject the first message stays, and whatever comes after it is refused.
+        no_ack: it acknowledges nothing and takes what is plainly published. Others than masters may write it, and the
+            server's acknowledgement would go, as a message of the server's own, wherever they aim it. Not for `append`.
         has_timers: it takes `schedule`. The server gives up the oldest of such a stream, whatever else is said here.
     """
 
@@ -150,6 +152,7 @@ class JournalStream:
     refuses_when_full: bool = False
     keeps_first: bool = False
     has_timers: bool = False
+    no_ack: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ from antiphon.messages.base import Kind, Route
 from antiphon.subjects import INBOX, PREFIX, is_master, token
 
 DISCOVERY: Final = "$SRV.>"
+VERBS: Final = ("PING", "INFO", "STATS")
+"""What is asked in discovery (ADR-32): of everybody, of a name, of one instance of it."""
 STORAGE: Final = ("$JS.ACK.>", "$JS.API.>", "$KV.>")
 """JetStream belongs to the masters; one permitted key of a shared bucket would be too much (nats-facts.md, hole 2)."""
 RESPONSES_MAX: Final = 1
@@ -85,7 +87,7 @@ def grants(kind: Kind, name: str, instance: str | None = None, *, prefix: str = 
         publish.add(DISCOVERY)
     return Grants(
         publish=tuple(sorted(publish)),
-        subscribe=tuple(sorted({f"{INBOX}.{name}.>"} | read | ({DISCOVERY} if serves else set()))),
+        subscribe=tuple(sorted({f"{INBOX}.{name}.>"} | read | (_discovery(kind, name, instance) if serves else set()))),
         may_respond=Respond() if serves else None,
     )
 
@@ -118,6 +120,14 @@ def _as_reader(kind: Kind, name: str, instance: str | None) -> dict[str, str]:
     if kind is Kind.NODE:
         return {"node": name} if instance is None else {"node": name, "instance": token(instance)}
     return {"master": name} if kind is Kind.MASTER else {}
+
+
+def _discovery(kind: Kind, name: str, instance: str | None) -> set[str]:
+    """Return where somebody is asked in discovery; a node only under its own name, or it would be heard for others."""
+    if kind is Kind.MASTER:
+        return {DISCOVERY}
+    places = ("", f".{name}", f".{name}.{instance or '*'}")
+    return {f"$SRV.{verb}{place}" for verb in VERBS for place in places}
 
 
 def _is_fact(route: Route) -> bool:

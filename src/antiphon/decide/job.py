@@ -5,7 +5,8 @@ last message is there: the master's is the job as it knew it, an instance's what
 sealed counts; of a node that it had not sealed yet, what the node says. A job whose master is gone, or that should have
 ended long ago, has ended: who had not reported is `no_answer`, who was not asked is `skipped` (`lost`).
 
-A line is as new as the message that says it, by the stream's sequence, which is what readers ask with (`after`).
+A line is as new as the message that says it, by the sequence of its stream. There are two, the masters' and the nodes',
+whose numbers do not compare, so readers ask with one of each (`Seen`).
 """
 
 from __future__ import annotations
@@ -46,6 +47,22 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """How far a job's record has been read: its master's record, and the last report; each stream counts for itself."""
+
+    recorded: int = 0
+    reported: int = 0
+
+    def is_behind(self, other: Seen) -> bool:
+        """Whether the other has seen something that this has not."""
+        return self.recorded < other.recorded or self.reported < other.reported
+
+    def joined(self, other: Seen) -> Seen:
+        """Return what the two have seen together."""
+        return Seen(max(self.recorded, other.recorded), max(self.reported, other.reported))
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """What is known of a job."""
 
@@ -66,10 +83,15 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A line as it is shown, and since when it is so."""
+    """A line as it is shown, and since when it is so: since a report, or since the master's record."""
 
     sequence: int
     line: JobLine
+    is_reported: bool = False
+
+    def is_new(self, after: Seen) -> bool:
+        """Whether a reader who has seen so much has not seen this."""
+        return self.sequence > (after.reported if self.is_reported else after.recorded)
 
 
 def job_id(caller: str, request: str) -> str:
@@ -98,9 +120,9 @@ def fold(job: str, written: Iterable[Written]) -> Job | None:
     return Job(job, first.writer, record, first.sequence, reports)
 
 
-def newest(job: Job) -> int:
-    """Return the sequence of the last that has been written of a job."""
-    return max(job.sequence, *(sequence for sequence, _ in job.reports.values()), 0)
+def newest(job: Job) -> Seen:
+    """Return how far whoever has read all of a job has read."""
+    return Seen(job.sequence, max((sequence for sequence, _ in job.reports.values()), default=0))
 
 
 def lines(job: Job, *, is_lost: bool) -> list[Shown]:
@@ -108,12 +130,12 @@ def lines(job: Job, *, is_lost: bool) -> list[Shown]:
     return [_shown(job, line, is_lost=is_lost) for line in job.record.lines]
 
 
-def view(job: Job, *, after: int, wall_ms: int, is_gone: bool) -> JobView:
+def view(job: Job, *, after: Seen, wall_ms: int, is_gone: bool) -> JobView:
     """Return a job as it stands, with the lines that are newer than `after`.
 
     Args:
         job: what has been written.
-        after: what the reader has seen already; 0 shows everything.
+        after: what the reader has seen already; nothing shows everything.
         wall_ms: the wall clock.
         is_gone: whether the master that ran it is known to be gone.
     """
@@ -121,9 +143,9 @@ def view(job: Job, *, after: int, wall_ms: int, is_gone: bool) -> JobView:
     is_lost = record.end is None and (is_gone or job.is_overdue(wall_ms))
     shown = lines(job, is_lost=is_lost)
     # what has become of a lost job is written nowhere: its lines are shown again, however new
-    new = [one for one in shown if one.sequence > after or (is_lost and one.line.code == LOST)]
+    new = [one for one in shown if one.is_new(after) or (is_lost and one.line.code == LOST)]
     told, last, is_more = _cut(new)
-    seen = last if is_more else newest(job)
+    seen = after.joined(last if is_more else newest(job))
     end = JobEnd.LOST if is_lost else record.end
     took_us = record.took_us if record.end is not None else max(0, wall_ms - record.started_ms) * 1_000
     every = [one.line for one in shown]
@@ -144,7 +166,8 @@ def view(job: Job, *, after: int, wall_ms: int, is_gone: bool) -> JobView:
         not_allowed=record.not_allowed,
         totals=record.totals if record.end is not None else _totals(job, every),
         lines=told,
-        after=max(after, seen),
+        after=seen.reported,
+        recorded=seen.recorded,
         is_more=is_more,
     )
 
@@ -169,12 +192,12 @@ def _shown(job: Job, line: JobLine, *, is_lost: bool) -> Shown:
             return Shown(job.sequence, line)
         _instance, sequence, report = found
         result = None if report.end is None else report.end.result
-        return Shown(sequence, line.model_copy(update={"result": result}))
+        return Shown(sequence, line.model_copy(update={"result": result}), is_reported=True)
     if found is not None:
         instance, sequence, report = found
         line = _reported(line, instance, report)
         if report.end is not None or not is_lost:
-            return Shown(sequence, line)
+            return Shown(sequence, line, is_reported=True)
     if not is_lost:
         return Shown(job.sequence, line)
     state = RunState.SKIPPED if line.state is RunState.WAITING and not line.attempts else RunState.NO_ANSWER
@@ -216,18 +239,23 @@ def _totals(job: Job, every: Iterable[JobLine]) -> tuple[JobTotal, ...]:
     return aggregates.totals()
 
 
-def _cut(new: Sequence[Shown]) -> tuple[tuple[JobLine, ...], int, bool]:
-    """Return the oldest lines that fit into one message, how new the last is, and whether there are more.
+def _cut(new: Sequence[Shown]) -> tuple[tuple[JobLine, ...], Seen, bool]:
+    """Return what fits into one message, the record's lines first, how far it goes, and whether there are more.
 
-    Lines of one sequence are never parted, for readers could not ask for the rest of them.
+    Lines of one message are never parted, for readers could not ask for the rest of them.
     """
     told: list[JobLine] = []
-    room, last = ROOM, 0
-    for one in sorted(new, key=lambda one: one.sequence):
+    room, last, seen = ROOM, (False, 0), Seen()
+    for one in sorted(new, key=_age):
         size = len(one.line.model_dump_json(exclude_none=True))
-        if size > room and told and one.sequence != last:
-            return tuple(told), last, True
+        if size > room and told and _age(one) != last:
+            return tuple(told), seen, True
         told.append(one.line)
         room -= size
-        last = one.sequence
-    return tuple(told), last, False
+        last = _age(one)
+        seen = seen.joined(Seen(reported=one.sequence) if one.is_reported else Seen(recorded=one.sequence))
+    return tuple(told), seen, False
+
+
+def _age(one: Shown) -> tuple[bool, int]:
+    return one.is_reported, one.sequence

@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from antiphon.decide.identities import Reason
 from antiphon.decide.login import Login
@@ -34,8 +34,18 @@ CLIENT_TYPES: Final = frozenset({"nats", "websocket"})
 UNBOUNDED: Final = -1
 """Limits in a user's JWT that the server ignores in this mode; the account has them (nats-facts.md)."""
 
-Word = Annotated[str, Field(max_length=1_024)]
-Line = Annotated[str, Field(max_length=8_192, repr=False)]
+WORD_MAX: Final = 1_024
+LINE_MAX: Final = 8_192
+
+
+def _cut(said: object, chars_max: int) -> object:
+    return said[:chars_max] if isinstance(said, str) else said
+
+
+Word = Annotated[str, Field(max_length=WORD_MAX)]
+Said = Annotated[str, BeforeValidator(lambda said: _cut(said, WORD_MAX))]
+"""What a stranger says: too long a text is cut and judged as it is then, so he is refused and told of as others are."""
+Line = Annotated[str, BeforeValidator(lambda said: _cut(said, LINE_MAX)), Field(repr=False)]
 
 
 class _Part(BaseModel):
@@ -59,8 +69,8 @@ class ClientInfo(_Part):
     host: Word = ""
     id: int = 0
     """The connection's number on that server (`cid`)."""
-    user: Word = ""
-    name: Word = ""
+    user: Said = ""
+    name: Said = ""
     kind: Word = ""
     """`Client`, or `Leafnode` and the like."""
     type: Word = ""
@@ -72,15 +82,15 @@ class ClientInfo(_Part):
 class ConnectOptions(_Part):
     """What the client said of itself; anybody may say anything."""
 
-    nkey: Word = ""
+    nkey: Said = ""
     sig: Line = ""
     jwt: Line = ""
     auth_token: Line = ""
-    user: Word = ""
+    user: Said = ""
     password: Line = Field(default="", alias="pass")
-    name: Word = ""
-    lang: Word = ""
-    version: Word = ""
+    name: Said = ""
+    lang: Said = ""
+    version: Said = ""
     protocol: int = 0
 
 

@@ -170,7 +170,7 @@ class Desk:
 
     async def rotate(self, *, expel: str | None = None) -> RingView:
         """Let the next signing key sign; or expel one that has leaked, by its id, whose tokens die at once."""
-        return await self._bus.ask(_made(KeysRotate, expel=expel))
+        return await self._bus.ask(_made(KeysRotate, order="rotate", expel=expel))
 
 
 def _made(model: type[M], /, **fields: Any) -> M:

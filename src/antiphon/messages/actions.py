@@ -244,7 +244,8 @@ class JobView(Message):
     not_allowed: Nodes = Field(default=(), description="who has the action, and the caller may not run it there")
     totals: Totals = ()
     lines: tuple[JobLine, ...] = ()
-    after: Count = Field(default=0, description="ask with this for what is new")
+    after: Count = Field(default=0, description="ask with this and `recorded` for what is new: the last report in here")
+    recorded: Count = Field(default=0, description="the master's record in here; the two count each for itself")
     is_more: bool = Field(default=False, description="more lines are there already: ask again at once")
 
 
@@ -283,6 +284,7 @@ class JobGet(Request[JobView]):
 
     job: Name
     after: Count = Field(default=0, description="only lines that are newer; `after` of the last answer")
+    recorded: Count = Field(default=0, description="`recorded` of the last answer")
     wait_ms: int = Field(default=0, ge=0, le=WAIT_MS_MAX, description="wait so long for something new")
     behalf: Behalf | None = Field(default=None, repr=False, description="a delegate's token: for whom he asks")
 

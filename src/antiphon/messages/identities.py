@@ -202,6 +202,7 @@ class KeysRotate(Request[RingView]):
 
     route = _route("rotate", idempotent=False)
 
+    order: Literal["rotate"] = Field(description="required: what says nothing must not pass for an order")
     expel: Label | None = Field(default=None, description="the id of a key that has leaked")
 
 

@@ -1,13 +1,15 @@
 """What is written of a job: by its master on the nodes' lanes, by the nodes and by that master into its record.
 
-The record is a stream that keeps the last message of each subject: `job.<job>.<master>` is the job as its master knows
-it, `job.<job>.<instance>.<node>` the last that an instance reported. Every master hears them, too, as hints: what
-counts for a reader is what is stored. The last token is the writer, so the server vouches for it.
+The record is two streams that keep the last message of each subject: `job.<job>.<master>` is the job as its master
+knows it, in a stream that nobody but masters reaches; `job.<job>.<instance>.<node>` is the last that an instance
+reported, in a stream that acknowledges nothing, for the server's acknowledgement would go wherever a node aims it.
+Masters hear of both as hints (`JobReported` itself, `JobWritten`): what counts for a reader is what is stored. The last
+token is the writer, so the server vouches for it.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
 
@@ -31,6 +33,10 @@ from antiphon.messages.search import Behalf
 from antiphon.subjects import Template
 
 MASTERS = (Kind.MASTER,)
+JOBS: Final = "jobs"
+"""The stream of masters' records, its name after `<prefix>-`."""
+REPORTS: Final = "reports"
+"""The stream of nodes' reports."""
 
 
 class RunEnd(Message):
@@ -97,7 +103,7 @@ class JobReported(Fact):
 class JobRecord(Fact):
     """A job as the master that runs it knows it; the last one is kept a day."""
 
-    route = Route(Template("job.<job>.<writer>"), sent_by=MASTERS, read_by=MASTERS)
+    route = Route(Template("job.<job>.<writer>"), sent_by=MASTERS, read_by=MASTERS, stream=JOBS)
     size_max: ClassVar[int] = 1024 * 1024
 
     request: Annotated[str, Field(max_length=64)]
@@ -117,6 +123,28 @@ class JobRecord(Fact):
     aggregates: Aggregates = Field(default_factory=dict)
     totals: Totals = Field(default=(), description="once it has ended")
     lines: Annotated[tuple[JobLine, ...], Field(max_length=TARGETS_MAX)] = ()
+
+
+class JobWritten(Fact):
+    """A master has written a job down: other masters wake whoever waits for news of it."""
+
+    route = Route(Template("action.written.<writer>"), sent_by=MASTERS, read_by=MASTERS)
+
+    job: Name
+
+
+class JobProbed(Message):
+    """Whether a master runs a job."""
+
+    is_running: bool
+
+
+class JobProbe(Request[JobProbed]):
+    """Does this very master run a job? Only it hears this, so the server's "nobody listens" says that it is gone."""
+
+    route = Route(Template("action.probe.<master>.<caller>"), sent_by=MASTERS, read_by=MASTERS)
+
+    job: Name
 
 
 class JobCancelled(Fact):

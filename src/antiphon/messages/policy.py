@@ -66,7 +66,7 @@ class PolicySet(Request[Policy]):
     size_max: ClassVar[int] = 48 * 1024
     """So that it fits into an entry of the bucket whatever is filled in."""
 
-    search: SearchRules = ()
+    search: SearchRules = Field(description="required, also where there is none: nothing may wipe the rules by default")
     action: ActionRules = ()
 
 

@@ -14,6 +14,8 @@ from antiphon.messages.lane import Load
 from antiphon.subjects import Template
 
 EXPRESSION_MAX = 1_000
+NODES = (Kind.NODE,)
+MASTERS = (Kind.MASTER,)
 
 
 class Status(StrEnum):
@@ -60,13 +62,13 @@ class NodeJoined(Message):
 class NodeJoin(_Introduction, Request[NodeJoined]):
     """An instance of the calling node asks to be in the expected set; joining again updates its record."""
 
-    route = Route(Template("registry.join.<caller>"), sent_by=(Kind.NODE,), read_by=(Kind.MASTER,), queue="registry")
+    route = Route(Template("registry.join.<instance>.<caller>"), sent_by=NODES, read_by=MASTERS, queue="registry")
 
 
 class NodeLeave(Request[Acknowledged]):
     """An instance of the calling node leaves the expected set; leaving twice is the same as once."""
 
-    route = Route(Template("registry.leave.<caller>"), sent_by=(Kind.NODE,), read_by=(Kind.MASTER,), queue="registry")
+    route = Route(Template("registry.leave.<instance>.<caller>"), sent_by=NODES, read_by=MASTERS, queue="registry")
 
     instance: Name
 
@@ -76,7 +78,7 @@ class HeartBeaten(Fact):
 
     route = Route(Template("beat.node.<instance>.<writer>"), sent_by=(Kind.NODE,), read_by=(Kind.MASTER,))
 
-    load: Load = Load()
+    load: Load = Field(description="required: the server's own acknowledgements must not pass for a sign of life")
 
 
 class InstanceLine(Message):

@@ -18,6 +18,8 @@ from antiphon.errors import AntiphonError
 from antiphon.runtime.actor import Endpoint
 
 ROOT = "$SRV"
+VERBS = ("PING", "INFO", "STATS")
+"""One subscription each: a node is granted these, and no wildcard that hears what is asked of others."""
 
 
 class Discovery:
@@ -47,8 +49,9 @@ class Discovery:
     async def start(self) -> None:
         """Answer from now on."""
         name, instance = self._head["name"], self._head["id"]
-        for pattern in (f"{ROOT}.*", f"{ROOT}.*.{name}", f"{ROOT}.*.{name}.{instance}"):
-            self._subscriptions.append(await self._bus.transport.subscribe(pattern, self._receive))
+        for verb in VERBS:
+            for pattern in (f"{ROOT}.{verb}", f"{ROOT}.{verb}.{name}", f"{ROOT}.{verb}.{name}.{instance}"):
+                self._subscriptions.append(await self._bus.transport.subscribe(pattern, self._receive))
 
     async def stop(self) -> None:
         """Answer no more."""

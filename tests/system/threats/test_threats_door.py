@@ -145,6 +145,13 @@ async def test_t48_strangers_fill_the_record(
         assert await happens(lambda: arena.audited[-1].what == "connected")
         told = [fact for fact in arena.audited if fact.what == "refused"]
         assert (len(told), len(looked)) == ((10, 10) if is_defended else (50, 50))
+        comer = await scene.party()
+        for _ in range(20):
+            assert await scene.is_let_in(comer)
+        assert await scene.is_let_in(party)
+        assert await happens(lambda: [fact.who for fact in arena.audited[-1:]] == [party.name])
+        came = [fact for fact in arena.audited if fact.what == "connected" and fact.who == comer.name]
+        assert len(came) == (10 if is_defended else 20), "whoever may come in and goes again is no better"
 
 
 @both

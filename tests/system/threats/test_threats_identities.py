@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +28,7 @@ from antiphon.messages.identities import (
     NodeInvite,
 )
 from antiphon.messages.policy import PolicySet, SearchRule
+from antiphon.messages.registry import NodeJoin, NodeLeave
 from antiphon.messages.tokens import BehalfAsk
 from arena import Party, Scene, both, bought, claims_of, drawn, happens, no
 from forged import part
@@ -161,8 +163,9 @@ async def test_t39_a_suspended_identity_stays_connected(
 
 
 @both
+@pytest.mark.parametrize("kind", [Kind.PUBLISHER, Kind.NODE])
 async def test_t40_a_suspended_identity_asks_before_it_is_cut_off(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, is_defended: bool
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, is_defended: bool, kind: Kind
 ) -> None:
     """Attacker: somebody who has just been found out, on a server whose connections cannot be ended. Wants: answers.
 
@@ -170,16 +173,19 @@ async def test_t40_a_suspended_identity_asks_before_it_is_cut_off(
     kicked in both runs.)
     """
     nobody_is_kicked(scene, monkeypatch)
-    party = await scene.party()
+    party = await scene.party(kind)
     client = await scene.client(party)
     await scene.operator.ask(IdentityOrder(name=party.name, order="suspend"))
     if not is_defended:
         monkeypatch.setattr("antiphon.decide.policy.Access.principal", lambda _self, name: Principal(name))
-    if is_defended:
-        with pytest.raises(NotAllowed):
+    with pytest.raises(NotAllowed) if is_defended else nullcontext():
+        if kind is Kind.NODE:
+            await client.bus.ask(NodeJoin(instance="one"), instance="one")
+        else:
             await client.search("whales")
-    else:
-        assert (await client.search("whales")).query == "whales"
+    if kind is Kind.NODE:
+        with pytest.raises(NotAllowed) if is_defended else nullcontext():
+            await client.bus.ask(NodeLeave(instance="one"), instance="one")
 
 
 @both
@@ -227,7 +233,7 @@ async def delegate_of(scene: Scene) -> tuple[Party, Party, str]:
 @pytest_asyncio.fixture(loop_scope="module")
 async def no_policy(scene: Scene) -> Any:
     yield
-    await scene.operator.ask(PolicySet())
+    await scene.operator.ask(PolicySet(search=()))
 
 
 async def sees(scene: Scene, party: Party, node: str, behalf: str | None) -> bool:
@@ -262,19 +268,30 @@ async def test_t42_a_delegate_forges_its_principal(
 
 
 @both
+@pytest.mark.parametrize("check", ["judged", "asked"])
 async def test_t43_another_presents_a_delegates_token(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, is_defended: bool, no_policy: None
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, is_defended: bool, no_policy: None, check: str
 ) -> None:
-    """Attacker: whoever has read an on-behalf-of token, e.g. at a node that was asked with it. Wants: to use it.
+    """Attacker: whoever has read an on-behalf-of token, e.g. another delegate at whose node it was. Wants: to use it.
 
     Defence: a token names its delegate, and only he may present it, while he is one. Source: RFC 8693, 4.1; RFC 7800.
+    (Where it is judged and where it is asked with; each alone keeps him out, so the other is off in both runs.)
     """
+    judge, thief = login.judge_on_behalf, await scene.party()
     delegate, principal, node = await delegate_of(scene)
     stolen = (await (await scene.bus(delegate)).ask(BehalfAsk(principal=principal.name))).token
-    if not is_defended:
-        monkeypatch.setattr(login, "judge_on_behalf", lambda *_how, **_more: None)
+    # he is one himself, or that alone would keep him out
+    await scene.operator.ask(IdentityUpdate(name=thief.name, is_delegate=True))
+    if check == "judged" or not is_defended:
         monkeypatch.setattr("antiphon.actors.asker.Askers._claims", lambda self, *how: self._verify(*how))
-    assert await sees(scene, await scene.party(), node, stolen) is not is_defended
+    if check == "asked" or not is_defended:
+
+        def unasked(claims: Any, _caller: str, named: Any, *how: Any, **more: Any) -> Any:
+            named = None if named is None else named.model_copy(update={"name": claims.delegate, "is_delegate": True})
+            return judge(claims, claims.delegate, named, *how, **more)
+
+        monkeypatch.setattr(login, "judge_on_behalf", unasked)
+    assert await sees(scene, thief, node, stolen) is not is_defended
 
 
 @both

@@ -17,6 +17,7 @@ import pytest
 import structlog
 
 from antiphon import Hit, logs
+from antiphon.actors import audit
 from antiphon.bus import bus as bus_module
 from antiphon.bus.codec import decode
 from antiphon.cli import show
@@ -241,7 +242,9 @@ async def test_t60_a_name_that_writes_the_log(
     """
     if not is_defended:
         monkeypatch.setattr(logs, "escaped", lambda text: text)
-        monkeypatch.setattr("antiphon.actors.audit._plain", lambda text: text[:200])
+    plain, before = audit._plain, len(scene.arena.audited)
+    # what the audit makes printable needs no escaping: each holds alone, so it is off while the log is looked at
+    monkeypatch.setattr(audit, "_plain", lambda text: text[:200])
     assert not await scene.is_let_in(KeyPair.make(Role.USER), forged_token(await scene.party()), name=FORGED)
     assert await happens(lambda: "refused" in screen.getvalue())
     lines = COLOURS.sub("", screen.getvalue()).splitlines()
@@ -249,6 +252,14 @@ async def test_t60_a_name_that_writes_the_log(
     is_forged = any(line.startswith("12:00:01 error") for line in lines)
     assert is_forged is (not is_defended and screen.isatty())
     assert screen.isatty() or all("event" in json.loads(line) for line in screen.getvalue().split("\n")[:-1])
+    assert await happens(lambda: any(fact.what == "refused" for fact in scene.arena.audited[before:]))
+    if is_defended:
+        monkeypatch.setattr(audit, "_plain", plain)
+        before = len(scene.arena.audited)
+        assert not await scene.is_let_in(KeyPair.make(Role.USER), "no token", name=FORGED)
+    assert await happens(lambda: any(fact.what == "refused" for fact in scene.arena.audited[before:]))
+    told = [fact.who for fact in scene.arena.audited[before:] if fact.what == "refused"]
+    assert all(name.isprintable() for name in told) is is_defended, "who subscribes to the facts is as well off"
 
 
 def forged_token(party: Any) -> str:

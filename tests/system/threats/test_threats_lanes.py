@@ -18,8 +18,13 @@ from antiphon.decide.login import AccessClaims
 from antiphon.errors import AntiphonError, Malformed, NotAllowed, Overloaded
 from antiphon.identity import tokens
 from antiphon.messages.base import Kind, Request
+from antiphon.messages.breakers import BreakerList, BreakerOrder
 from antiphon.messages.facts import SearchFinished
 from antiphon.messages.identities import IdentityCreate, IdentityOrder, KeyCreate, KeysRotate, NodeInvite
+from antiphon.messages.monitor import MonitorAsk
+from antiphon.messages.operators import NodeRegister, NodeRemove, NodeUpdate
+from antiphon.messages.ping import PingAsk
+from antiphon.messages.policy import PolicyGet, PolicySet
 from antiphon.messages.registry import NodeJoin
 from antiphon.messages.search import Outcome
 from antiphon.messages.tokens import Enrol
@@ -314,12 +319,21 @@ async def test_t12_a_publisher_gives_orders_where_the_server_lets_him(
     let_all(monkeypatch)
     if not is_defended:
         monkeypatch.setattr("antiphon.decide.policy.Access.check_operator", no)
-    attacker, victim = await scene.bus(await scene.party()), await scene.party()
+    attacker, victim, node = await scene.bus(await scene.party()), await scene.party(), (await scene.node()).name
     asks: tuple[Request[Any], ...] = (
         IdentityOrder(name=victim.name, order="suspend"),
         Enrol(name=victim.name, kind=Kind.PUBLISHER, nkey=scene.vault.master.public),
         KeyCreate(identity=victim.name),
-        KeysRotate(),
+        KeysRotate(order="rotate"),
+        PolicySet(search=()),
+        PolicyGet(),
+        NodeRegister(node=node, description="mine"),
+        NodeUpdate(node=node, description="mine still"),
+        PingAsk(nodes=(node,)),
+        NodeRemove(node=node),
+        BreakerOrder(node=node, verb="search", order="reset"),
+        BreakerList(),
+        MonitorAsk(),
     )
     for ask in asks:
         if is_defended:
@@ -386,7 +400,7 @@ async def test_t15_a_node_joins_under_the_name_of_another(
         let_all(monkeypatch)
     victim, attacker = await scene.node(), await scene.raw(await scene.party(Kind.NODE))
     join = NodeJoin(instance="ghost", capabilities=("search",)).model_dump_json().encode()
-    await attacker.send(scene.subject(f"registry.join.{victim.name}"), join, inbox(victim.name))
+    await attacker.send(scene.subject(f"registry.join.ghost.{victim.name}"), join, inbox(victim.name))
 
     def instances() -> set[str]:
         return set(scene.role.view.current.nodes[victim.name].instances)

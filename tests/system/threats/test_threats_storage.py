@@ -74,8 +74,9 @@ async def test_t18_a_guessed_message_id_suppresses_a_message(
 ) -> None:
     """Attacker: a node that may write its own facts into a shared stream. Wants: that a master's fact is not stored.
 
-    Defence: ids are 128 random bits, so nobody can be first with another's. Source: FACTS, hole 3: a stream's window of
-    duplicates is one for all its writers.
+    Defence: ids that are drawn are 128 random bits, so nobody is first with another's; it holds the drawing alone, for
+    no stream of the product knows messages by an id. Source: FACTS, hole 3: a stream's window of duplicates is one for
+    all its writers.
     """
     if not is_defended:
         numbers = iter(range(1_000_000))
