@@ -320,7 +320,7 @@ def test_a_production_server_with_two_masters(here: Fabric) -> None:
     assert stat.S_IMODE(keys.stat().st_mode) == 0o700
     assert here.run("nats-config", "--keys", str(keys)).out == made["out"].out, "made once"
     at = ("--nats", made["url"])
-    without = here.start("run", "master", *at)
+    without = here.start("run", "master", "--open", *at)
     until(lambda: without.poll() is not None)
     assert without.returncode == 8
     masters = []
@@ -348,7 +348,7 @@ def test_a_production_server_with_two_masters(here: Fabric) -> None:
 
 def test_a_server_that_asks_nobody_is_open_and_doctor_says_so(here: Fabric) -> None:
     url = here.open_server()
-    master = here.start("run", "master", "--nats", url)
+    master = here.start("run", "master", "--open", "--nats", url)
     until(lambda: '"master.serves"' in here.log(master))
     done = here.run("doctor", "-o", "json", "--nats", url)
     assert done.code == 0

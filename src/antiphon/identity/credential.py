@@ -110,7 +110,8 @@ def read(path: Path) -> Credential:
         return Credential.model_validate_json(text)
     except ValidationError as error:
         wrong = ", ".join(".".join(map(str, one["loc"])) or one["type"] for one in error.errors(include_input=False))
-        raise SecretsUnusable(f"{path} is no credential, or was damaged ({wrong}): get a new one") from None
+        advice = "`antiphon up` makes a new one" if path.name == OPERATOR else "log in again with `antiphon login`"
+        raise SecretsUnusable(f"{path} is no credential, or was damaged ({wrong}): delete it, and {advice}") from None
 
 
 def find(path: Path) -> Credential | None:
