@@ -440,14 +440,14 @@ async def test_a_refresh_token_is_good_once_and_a_thief_ends_the_line(tmp_path: 
         place, first, path = await joined(here)
         node = await here.node(here.machine("b"))
         assert first.refresh is not None
-        second = await place.ask(None, first.keypair, first.refresh)
-        again = await place.ask(None, first.keypair, first.refresh)
+        second = (await place.ask(None, first.keypair, first.refresh)).grant
+        again = (await place.ask(None, first.keypair, first.refresh)).grant
         assert second.refresh == again.refresh != first.refresh, "a lost answer is given again for ten seconds"
         assert second.refresh is not None
         with pytest.raises(NotAuthenticated):
             await place.ask(None, KeyPair.make(Role.USER), second.refresh)
         assert await here.heard("refused", why="wrong_key")
-        third = await place.ask(None, first.keypair, second.refresh)
+        third = (await place.ask(None, first.keypair, second.refresh)).grant
         with pytest.raises(NotAuthenticated):  # two tokens back: somebody else has used the line meanwhile
             await place.ask(None, first.keypair, first.refresh)
         assert await here.heard("revoked", who="docs", why="reused")
@@ -709,11 +709,11 @@ async def test_one_refresh_token_at_two_masters_is_one_line(here: Fabric) -> Non
         place, first, _ = await joined(here)
         assert first.refresh is not None
         answers = await asyncio.gather(*(place.ask(None, first.keypair, first.refresh) for _ in range(6)))
-        assert len({one.refresh for one in answers}) == 1
-        token = answers[0].refresh
+        assert len({one.grant.refresh for one in answers}) == 1
+        token = answers[0].grant.refresh
         for _ in range(10):  # each answer is used at once, at whichever master
             assert token is not None
-            token = (await place.ask(None, first.keypair, token)).refresh
+            token = (await place.ask(None, first.keypair, token)).grant.refresh
         assert second.gate.identity.ledger.book.holder("docs", "one").revoked is None
 
 

@@ -198,7 +198,8 @@ class Gate:
         found = credential.find(path)
         there = self.identity.ledger.book.identity(name)
         await self._let_in_again(name if found is None else found.name)
-        if found is not None and self._is_good(found):
+        is_open = not self.identity.bus.transport.asks_for_login
+        if found is not None and found.is_open == is_open and self._is_good(found):
             return
         if there is not None and there.kind is not Kind.OPERATOR:
             why = f"there is a {there.kind} of this name: log in as an operator, or start it as another user"
@@ -206,13 +207,20 @@ class Gate:
             return
         ledger, now_ms = self.identity.ledger, self.identity.bus.clock.wall_ms()
         record = IdentityRecord(name=name, kind=Kind.OPERATOR, created_ms=now_ms)
-        made, key = self.identity.authority.new_key(name, label="this machine", keep_ms=None, nkey=None, now_ms=now_ms)
-        await ledger.change(lambda: [*([] if there else [Write(record, 0)]), Write(key, 0)])
-        seed = found.seed if found is not None else KeyPair.make(Role.USER).seed()
-        issuer = self.vault.issuer.public
-        credential.write(
-            path, Credential(name=name, kind=Kind.OPERATOR, seed=seed, api_key=made.reveal(), issuer=issuer)
+        pair = found.keypair if found is not None else KeyPair.make(Role.USER)
+        made, key = self.identity.authority.new_key(
+            name, label="this machine", keep_ms=None, nkey=pair.public, now_ms=now_ms
         )
+        await ledger.change(lambda: [*([] if there else [Write(record, 0)]), Write(key, 0)])
+        written = Credential(
+            name=name,
+            kind=Kind.OPERATOR,
+            seed=pair.seed(),
+            api_key=made.reveal(),
+            issuer=self.vault.issuer.public,
+            is_open=is_open,
+        )
+        credential.write(path, written)
         self.identity.audit.tell("granted", name, kind=Kind.OPERATOR, why="this machine", credential=key.id)
 
     async def _let_in_again(self, name: str) -> None:

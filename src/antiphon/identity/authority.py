@@ -196,7 +196,7 @@ class Authority:
         Args:
             credential: the opaque credential.
             nkey: the public key.
-            instance: with a join token or a node's API key: which instance it is to be.
+            instance: with a join token: which instance it is to be.
             caller: the name that the request came under.
             now_ms: wall clock.
         """
@@ -206,9 +206,7 @@ class Authority:
         if found.sort is Sort.JOIN:
             return self._join(found, nkey, instance, caller, now_ms)
         bought = (
-            self._with_key(found, nkey, instance, now_ms)
-            if found.sort is Sort.API_KEY
-            else self._refresh(found, nkey, now_ms)
+            self._with_key(found, nkey, now_ms) if found.sort is Sort.API_KEY else self._refresh(found, nkey, now_ms)
         )
         if isinstance(bought, Bought) and bought.claims.name != caller:
             return Refusal(Reason.WRONG_NAME, caller, str(found))
@@ -291,14 +289,13 @@ class Authority:
         """Return the key set, signed by the issuer."""
         return sign_document(self.ring, self.issuer, self.prefix, now_ms)
 
-    def _with_key(self, found: Opaque, nkey: str, instance: str | None, now_ms: int) -> Bought | Refusal:
+    def _with_key(self, found: Opaque, nkey: str, now_ms: int) -> Bought | Refusal:
         key = self.book.api_key(found.id)
         identity = self.book.identity(key.identity) if key else None
         reason = login.judge_api_key(key, found.mac(self._pepper), nkey, identity, now_ms)
         if reason is not None or identity is None or key is None:
             return Refusal(reason or Reason.UNKNOWN_IDENTITY, identity.name if identity else "?", str(found))
-        place = instance if identity.kind is Kind.NODE else None
-        claims = self._claims(identity, place, nkey, now_ms, key=key.id, until_ms=key.expires_ms)
+        claims = self._claims(identity, None, nkey, now_ms, key=key.id, until_ms=key.expires_ms)
         if claims.expires_ms <= now_ms:
             return Refusal(Reason.EXPIRED, identity.name, str(found))
         return Bought(claims, sort=found.sort)

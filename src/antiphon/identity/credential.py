@@ -52,6 +52,8 @@ class Credential(BaseModel):
     api_key: Secret | None = Field(default=None, repr=False)
     issuer: Nkey | None = None
     """The fabric's issuer (`A...`), by which key sets are checked; None before the first exchange."""
+    is_open: bool = False
+    """Whether it was made on a server that asks nobody: only then is it ever shown on one."""
     keys: Annotated[str, Field(max_length=8_192)] | None = None
     """The key set that came with the access token (`jwks.py`): what verifies the tokens of others."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from antiphon.errors import AntiphonError, InvalidSetting, NotAuthenticated, Out
 from antiphon.identity.keypair import KeyPair
 from antiphon.identity.proof import prove
 from antiphon.messages.base import Kind
-from antiphon.messages.tokens import TokenAsk, TokenGrant
+from antiphon.messages.tokens import KeysAsk, TokenAsk, TokenGrant
 
 log = structlog.get_logger("antiphon.identity")
 
@@ -49,12 +50,14 @@ class Held:
         grant: the tokens.
         got_ms: when they were had.
         life_ms: how long the access token lives as a whole; None for one that is new. One from a file is older.
+        is_open: whether they were had on a server that asks nobody, and may be shown on one.
     """
 
     key: KeyPair
     grant: TokenGrant
     got_ms: int
     life_ms: int | None = None
+    is_open: bool = False
 
     @property
     def expires_ms(self) -> int:
@@ -105,6 +108,11 @@ class Session:
     def grant(self) -> TokenGrant | None:
         """What was granted last."""
         return self._held.grant if self._held else None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the tokens may be shown on a server that asks nobody: they were had on one."""
+        return self._held is not None and self._held.is_open
 
     @property
     def expires_in_ms(self) -> int:
@@ -207,23 +215,30 @@ class Place:
     kind: Kind
     instance: str | None = None
 
-    async def ask(self, live: Bus | None, key: KeyPair, credential: str) -> TokenGrant:
+    async def ask(
+        self, live: Bus | None, key: KeyPair, credential: str, *, issuer: str | None = None, is_open: bool | None = None
+    ) -> Answered:
         """Return what a credential buys: over a live connection, else over one that can do nothing else.
 
-        Raises `NotAuthenticated` when it is refused, `NotConnected` when nobody is there.
+        Args:
+            live: the live connection.
+            key: the process's own.
+            credential: what to buy with.
+            issuer: the fabric that the credential belongs to, None before the first exchange.
+            is_open: whether it was made on a server that asks nobody, None before the first exchange.
+
+        Raises `NotAuthenticated` when it is refused, or belongs to another fabric; then it was not shown to anybody who
+        listens. `NotConnected` when nobody is there.
         """
-        nonce = secrets.token_hex(16)
-        proof = prove(key, nonce, credential)
-        ask = TokenAsk(credential=credential, nkey=key.public, nonce=nonce, proof=proof, instance=self.instance)
         if live is not None and live.transport.is_connected:
-            return await live.ask(ask, budget_ms=ASK_MS)
+            return await self._bought(live, key, credential, issuer, is_open)
         bus = await connect(self.name, endpoint=self.endpoint, prefix=self.prefix, logins=Fixed(key, credential))
         try:
             await bus.transport.flush()
             if getattr(bus.transport, "violations", 0):  # it may not even hear its own answers
                 text = f"this credential is not that of {self.name!r}: say whose it is, by --name or $ANTIPHON_NAME"
                 raise NotAuthenticated(text)
-            return await bus.ask(ask, budget_ms=ASK_MS)
+            return await self._bought(bus, key, credential, issuer, is_open)
         except OutOfBudget:
             if getattr(bus.transport, "violations", 0):
                 text = f"the server's fabric is another one: $ANTIPHON_PREFIX is {self.prefix!r} here"
@@ -231,6 +246,61 @@ class Place:
             raise
         finally:
             await bus.close()
+
+    async def _bought(
+        self, bus: Bus, key: KeyPair, credential: str, issuer: str | None, is_open: bool | None
+    ) -> Answered:
+        asks = bus.transport.asks_for_login
+        if not may_show(asks=asks, is_open=is_open):
+            raise wrong_door(self.endpoint)
+        if not asks and issuer is not None:
+            await self._find(bus, issuer)
+        nonce = secrets.token_hex(16)
+        proof = prove(key, nonce, credential)
+        ask = TokenAsk(credential=credential, nkey=key.public, nonce=nonce, proof=proof, instance=self.instance)
+        grant = await bus.ask(ask, budget_ms=ASK_MS)
+        if issuer not in (None, grant.issuer):
+            raise NotAuthenticated(f"whoever answers at {self.endpoint.url} is not the fabric of this credential")
+        return Answered(grant, not asks)
+
+    async def _find(self, bus: Bus, issuer: str) -> None:
+        """Return if a fabric is there; raise `NotAuthenticated` where whoever answers is another one.
+
+        It is no proof, because anybody may play the document back; it keeps a credential from a server that is only
+        the wrong one.
+        """
+        from antiphon.identity.jwks import read_document  # noqa: PLC0415 - costs 5 MB, which few processes need
+
+        document = (await bus.ask(KeysAsk(), budget_ms=ASK_MS)).document
+        try:
+            read_document(document, issuer, self.prefix, time.time_ns() // 1_000_000)
+        except NotAuthenticated as error:
+            text = f"the fabric at {self.endpoint.url} is not that of this credential, which was not shown"
+            raise NotAuthenticated(f"{text}: {error.text}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a credential has bought, and whether on a server that asks nobody."""
+
+    grant: TokenGrant
+    is_open: bool
+
+
+def may_show(*, asks: bool, is_open: bool | None) -> bool:
+    """Whether a credential may be shown on a server that asks who comes in, or asks nobody.
+
+    What is published on one that asks nobody is heard by all; only what was made there is worth no more than that.
+    """
+    return asks or is_open is not False
+
+
+def wrong_door(endpoint: Endpoint) -> NotAuthenticated:
+    """Return the error for a credential that would be shown to everybody who listens."""
+    return NotAuthenticated(
+        f"this credential is for a server that asks who comes in, and {endpoint.url} asks nobody: it was not shown. "
+        "Is it the right server? For one that asks nobody, log in there with a key of its own"
+    )
 
 
 class Fixed:
