@@ -443,6 +443,7 @@ async def test_a_refresh_token_is_good_once_and_a_thief_ends_the_line(tmp_path: 
         second = (await place.ask(None, first.keypair, first.refresh)).grant
         again = (await place.ask(None, first.keypair, first.refresh)).grant
         assert second.refresh == again.refresh != first.refresh, "a lost answer is given again for ten seconds"
+        assert await here.heard("granted", who="docs", why="asked_again")
         assert second.refresh is not None
         with pytest.raises(NotAuthenticated):
             await place.ask(None, KeyPair.make(Role.USER), second.refresh)

@@ -153,7 +153,7 @@ class Gate:
             return self._kicker
 
         await supervisor.start("kicker", kicker)
-        await supervisor.start("census", lambda: Census(system, inbox, APP_ACCOUNT, heads, bus.clock))
+        await supervisor.start("census", lambda: Census(system, inbox, APP_ACCOUNT, heads, bus.clock, audit=audit))
 
     async def _start_callout(self, supervisor: Supervisor, bus: Bus, bounds: KnockBounds, heads: Headcount) -> None:
         callout, _ = await self._connect("callout", self.vault.callout)

@@ -15,6 +15,7 @@ from typing import Protocol
 import structlog
 
 from antiphon.actors.audit import Audit
+from antiphon.actors.first_use import FirstUse
 from antiphon.actors.kicker import Whom
 from antiphon.actors.ledger import Ledger
 from antiphon.bus.bus import Bus, Call
@@ -73,6 +74,8 @@ DOUBTFUL = frozenset(
         Reason.WRONG_INSTANCE,
     }
 )
+ASKED_AGAIN = "asked_again"
+"""Why a token was granted to whoever had asked before: his answer was lost, or two have one credential."""
 RETRY_MS = 1_000
 AGAIN_MS = 2_500
 """When somebody is kicked for the second time: the server waits two seconds for a callout's answer."""
@@ -132,6 +135,7 @@ class IdentityActor(Actor):
         self.authority = Authority(
             self.ledger.book, pepper=vault.pepper, issuer=vault.issuer, prefix=bus.prefix, lives=self.limits.lives
         )
+        self.authority.seen = FirstUse(self.authority, self.ledger, self.tell).note
         self._asks: Limiter[str] = Limiter()
         self._failures: Limiter[tuple[str, str]] = Limiter()
         self._is_open = False
@@ -269,7 +273,7 @@ class IdentityActor(Actor):
             claims.name,
             kind=claims.kind,
             instance=claims.instance,
-            why=str(bought[0].sort or ""),
+            why=ASKED_AGAIN if bought[0].is_again else str(bought[0].sort or ""),
             by=by if by != claims.name else None,
             credential=claims.jti,
         )

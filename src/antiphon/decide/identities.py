@@ -108,6 +108,8 @@ class FamilyRecord(Record):
     previous: Digest | None = None
     created_ms: Count = 0
     rotated_ms: Count = 0
+    is_used: bool = False
+    """Whether an access token was used since the newest rotation: what was handed out then has arrived."""
     expires_ms: Count
     idle_ms: Count | None = None
     """How long it lives without use; None: as long as families do. Shorter for what can begin anew at any time."""

@@ -13,7 +13,8 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from random import Random
 from typing import Final, Protocol
 
 import structlog
@@ -32,6 +33,8 @@ log = structlog.get_logger("antiphon.identity")
 
 RENEW_SHARE: Final = 0.75
 """Of a token's life: the rest is for trying again."""
+JITTER_SHARE: Final = 0.05
+"""Of a token's life, by which a process is later than that: two with one credential do not ask at the same time."""
 SPARE_MS: Final = 2_000
 """A token that has less left than this is not shown to a server any more."""
 RETRY_MS: Final = 1_000
@@ -51,6 +54,7 @@ class Held:
         got_ms: when they were had.
         life_ms: how long the access token lives as a whole; None for one that is new. One from a file is older.
         is_open: whether they were had on a server that asks nobody, and may be shown on one.
+        jitter: this process's share of `JITTER_SHARE`.
     """
 
     key: KeyPair
@@ -58,6 +62,7 @@ class Held:
     got_ms: int
     life_ms: int | None = None
     is_open: bool = False
+    jitter: float = 0.0
 
     @property
     def expires_ms(self) -> int:
@@ -68,7 +73,8 @@ class Held:
     def renew_ms(self) -> int:
         """When the next one is asked for."""
         life_ms = self.grant.expires_in_ms if self.life_ms is None else self.life_ms
-        return max(self.got_ms, self.expires_ms - spare_ms(life_ms))
+        late_ms = int(life_ms * JITTER_SHARE * self.jitter)
+        return max(self.got_ms, self.expires_ms - spare_ms(life_ms) + late_ms)
 
 
 def spare_ms(life_ms: int) -> int:
@@ -90,7 +96,8 @@ class Source(Protocol):
 class Session:
     """The login of one process; give it to the transport, then `begin` with the bus that stands on it."""
 
-    def __init__(self, source: Source, now_ms: Callable[[], int]) -> None:
+    def __init__(self, source: Source, now_ms: Callable[[], int], dice: Random | None = None) -> None:
+        self._jitter = (dice or Random()).random()  # noqa: S311 - no secret; of the process, so that a copy has another
         self._source = source
         self._now_ms = now_ms
         self._held: Held | None = None
@@ -152,7 +159,8 @@ class Session:
                 await self._renewing
 
     async def _obtain(self, live: Bus | None) -> Held:
-        self._held = await self._source.obtain(live, self._now_ms(), but=self._refused)
+        held = await self._source.obtain(live, self._now_ms(), but=self._refused)
+        self._held = replace(held, jitter=self._jitter)
         return self._held
 
     def _is_due(self) -> bool:
