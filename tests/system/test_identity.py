@@ -39,7 +39,7 @@ from antiphon.identity.keypair import KeyPair, Role
 from antiphon.identity.login import LoggedIn, log_in
 from antiphon.identity.server_config import configuration
 from antiphon.identity.session import Place
-from antiphon.identity.sources import FileSource
+from antiphon.identity.sources import FileSource, JoinSource
 from antiphon.identity.vault import Vault
 from antiphon.messages.base import Kind
 from antiphon.messages.identities import IdentityAudited
@@ -490,6 +490,23 @@ async def test_short_lived_tokens_are_renewed_and_nothing_is_lost(tmp_path: Path
         transport: Any = client.bus.transport
         assert transport.renewals >= 2
         assert transport.losses == 0
+
+
+async def test_a_new_invite_replaces_a_credential_that_was_revoked(here: Fabric) -> None:
+    place, first, path = await joined(here)
+    await here.desk.order("docs", "revoke")
+    with pytest.raises(NotAuthenticated):
+        await log_in(place, (await here.desk.invite("shop")).token, here.machine("b"))
+    assert files.read(path) == first, "an invite for another node costs nothing"
+    source = JoinSource(place, (await here.desk.invite("docs", instances=2)).token, path)
+    await source.obtain(None, 0)
+    second = files.read(path)
+    assert second.refresh not in (None, first.refresh)
+    await here.desk.order("docs", "revoke")
+    with pytest.raises(NotAuthenticated):
+        await source.obtain(
+            None, 0, but=second.access
+        )  # one that was let in does not come back by what is left of its invite
 
 
 # -- taking away

@@ -235,8 +235,8 @@ class Place:
             issuer: the fabric that the credential belongs to, None before the first exchange.
             is_open: whether it was made on a server that asks nobody, None before the first exchange.
 
-        Raises `NotAuthenticated` when it is refused, or belongs to another fabric; then it was not shown to anybody who
-        listens. `NotConnected` when nobody is there.
+        Raises `NotAuthenticated` when it is refused, `NotConnected` when nobody is there, and `InvalidSetting` when the
+        server is not the one that it belongs to; then it was not shown to anybody who listens.
         """
         if live is not None and live.transport.is_connected:
             return await self._bought(live, key, credential, issuer, is_open)
@@ -268,11 +268,11 @@ class Place:
         ask = TokenAsk(credential=credential, nkey=key.public, nonce=nonce, proof=proof, instance=self.instance)
         grant = await bus.ask(ask, budget_ms=ASK_MS)
         if issuer not in (None, grant.issuer):
-            raise NotAuthenticated(f"whoever answers at {self.endpoint.url} is not the fabric of this credential")
+            raise InvalidSetting(f"whoever answers at {self.endpoint.url} is not the fabric of this credential")
         return Answered(grant, not asks)
 
     async def _find(self, bus: Bus, issuer: str) -> None:
-        """Return if a fabric is there; raise `NotAuthenticated` where whoever answers is another one.
+        """Return if a fabric is there; raise `InvalidSetting` where whoever answers is another one.
 
         It is no proof, because anybody may play the document back; it keeps a credential from a server that is only
         the wrong one.
@@ -284,7 +284,7 @@ class Place:
             read_document(document, issuer, self.prefix, time.time_ns() // 1_000_000)
         except NotAuthenticated as error:
             text = f"the fabric at {self.endpoint.url} is not that of this credential, which was not shown"
-            raise NotAuthenticated(f"{text}: {error.text}") from None
+            raise InvalidSetting(f"{text}: {error.text}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,9 +303,9 @@ def may_show(*, asks: bool, is_open: bool | None) -> bool:
     return asks or is_open is not False
 
 
-def wrong_door(endpoint: Endpoint) -> NotAuthenticated:
+def wrong_door(endpoint: Endpoint) -> InvalidSetting:
     """Return the error for a credential that would be shown to everybody who listens."""
-    return NotAuthenticated(
+    return InvalidSetting(
         f"this credential is for a server that asks who comes in, and {endpoint.url} asks nobody: it was not shown. "
         "Is it the right server? For one that asks nobody, log in there with a key of its own"
     )

@@ -8,7 +8,7 @@ from typing import TypedDict
 
 from antiphon.bus.bus import Bus
 from antiphon.bus.connect import connect
-from antiphon.errors import NotAuthenticated
+from antiphon.errors import InvalidSetting, NotAuthenticated
 from antiphon.identity import credential as files
 from antiphon.identity.credential import Credential
 from antiphon.identity.keypair import KeyPair, Role
@@ -66,27 +66,46 @@ class JoinSource:
         self._place = place
         self._join = join
         self._file = FileSource(place, path)
+        self._has_joined = False
 
     async def obtain(self, live: Bus | None, now_ms: int, *, but: str | None = None) -> Held:
-        """Join once; from then on the file is enough."""
+        """Join once; from then on the file is enough.
+
+        A file that is refused when the process starts is replaced: who has given it a token wants that to be used.
+        Later it is not, or nobody could be put out who has a token left.
+        """
+        found = files.find(self._file.path)
+        if found is None or found.refresh is None:
+            held = await self._join_as(found, live, now_ms)
+        else:
+            try:  # at first its token is not taken for good, which a revoked one still looks like
+                held = await self._file.obtain(live, now_ms, but=but if self._has_joined else found.access)
+            except NotAuthenticated:
+                if self._has_joined:
+                    raise
+                held = await self._join_as(found, live, now_ms)
+        self._has_joined = True
+        return held
+
+    async def _join_as(self, found: Credential | None, live: Bus | None, now_ms: int) -> Held:
+        """Join with the key of a credential that was found, or a new one; nothing is lost of one by a refusal."""
         path, place = self._file.path, self._place
-        is_new = not path.exists()
-        if is_new:
+        if found is None:
             # The key first: if the answer is lost, the same instance with the same key may ask again.
             seed = KeyPair.make(Role.USER).seed()
             files.write(path, Credential(name=place.name, kind=Kind.NODE, instance=place.instance, seed=seed))
         async with files.held(path) as held:
-            found = held.credential
-            if found.refresh is None:
+            there = held.credential
+            if there.refresh is None or (found is not None and there.refresh == found.refresh):
                 try:
-                    answered = await place.ask(live, found.keypair, self._join)
+                    answered = await place.ask(live, there.keypair, self._join)
                 except NotAuthenticated:
-                    if is_new:  # nothing was handed out for it
+                    if found is None:  # nothing was handed out for it
                         files.discard(path)
                     raise
-                held.replace(with_grant(found, answered))
-                return Held(found.keypair, answered.grant, now_ms, is_open=answered.is_open)
-        return await self._file.obtain(live, now_ms, but=but)
+                held.replace(with_grant(there, answered))
+                return Held(there.keypair, answered.grant, now_ms, is_open=answered.is_open)
+        return await self._file.obtain(live, now_ms)  # another process has joined meanwhile
 
 
 class LocalSource:
@@ -138,7 +157,7 @@ def with_grant(found: Credential, answered: Answered) -> Credential:
     """
     grant = answered.grant
     if found.issuer not in (None, grant.issuer):
-        raise NotAuthenticated(f"{found.name} was granted a token by another fabric than the credential is for")
+        raise InvalidSetting(f"{found.name} was granted a token by another fabric than the credential is for")
     changed = {
         "access": grant.access,
         "access_expires_ms": wall_ms() + grant.expires_in_ms,
