@@ -5,13 +5,19 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
+import pytest
+
 from antiphon.bus.bus import Bus
+from antiphon.errors import InvalidSetting
+from antiphon.identity.credential import Credential
 from antiphon.identity.keypair import KeyPair, Role
-from antiphon.identity.session import JITTER_SHARE, RENEW_SHARE, Held, Session
+from antiphon.identity.session import JITTER_SHARE, RENEW_SHARE, Answered, Held, Session
+from antiphon.identity.sources import with_grant
 from antiphon.messages.base import Kind
 from antiphon.messages.tokens import TokenGrant
 
 LIFE_MS = 3_600_000
+ISSUER = KeyPair.make(Role.ACCOUNT).public
 KEY = KeyPair.make(Role.USER)
 GRANT = TokenGrant(access="a", expires_in_ms=LIFE_MS, name="shop", kind=Kind.NODE, issuer=KEY.public, keys="k")
 
@@ -36,3 +42,10 @@ async def test_copies_of_a_credential_renew_at_different_times() -> None:
     assert min(times) >= LIFE_MS * RENEW_SHARE
     assert max(times) <= LIFE_MS * (RENEW_SHARE + JITTER_SHARE)
     assert await renewal(None) != await renewal(None), "without seeds, too"
+
+
+def test_a_pinned_fabric_is_not_overwritten() -> None:
+    found = Credential(name="shop", kind=Kind.NODE, instance="a", seed=KEY.seed(), issuer=ISSUER)
+    assert with_grant(found, Answered(GRANT.model_copy(update={"issuer": ISSUER}), is_open=True)).issuer == ISSUER
+    with pytest.raises(InvalidSetting, match="another fabric"):
+        with_grant(found, Answered(GRANT, is_open=True))

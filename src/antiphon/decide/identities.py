@@ -43,6 +43,8 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     ISSUED_BEFORE = "issued_before"
     NO_PROOF = "no_proof"
+    WRONG_CLOCK = "wrong_clock"
+    REPLAYED = "replayed"
     WRONG_KEY = "wrong_key"
     WRONG_NAME = "wrong_name"
     WRONG_KIND = "wrong_kind"

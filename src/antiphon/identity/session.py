@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -264,8 +263,11 @@ class Place:
         if not asks and issuer is not None:
             await self._find(bus, issuer)
         nonce = secrets.token_hex(16)
-        proof = prove(key, nonce, credential)
-        ask = TokenAsk(credential=credential, nkey=key.public, nonce=nonce, proof=proof, instance=self.instance)
+        at_ms = bus.clock.wall_ms()
+        proof = prove(key, nonce, credential, at_ms)
+        ask = TokenAsk(
+            credential=credential, nkey=key.public, nonce=nonce, at_ms=at_ms, proof=proof, instance=self.instance
+        )
         grant = await bus.ask(ask, budget_ms=ASK_MS)
         if issuer not in (None, grant.issuer):
             raise InvalidSetting(f"whoever answers at {self.endpoint.url} is not the fabric of this credential")
@@ -281,7 +283,7 @@ class Place:
 
         document = (await bus.ask(KeysAsk(), budget_ms=ASK_MS)).document
         try:
-            read_document(document, issuer, self.prefix, time.time_ns() // 1_000_000)
+            read_document(document, issuer, self.prefix, bus.clock.wall_ms())
         except NotAuthenticated as error:
             text = f"the fabric at {self.endpoint.url} is not that of this credential, which was not shown"
             raise InvalidSetting(f"{text}: {error.text}") from None

@@ -10,22 +10,26 @@ import pytest
 
 from antiphon import Client
 from antiphon.actors.census import Census
+from antiphon.bus.assets import identity_of
 from antiphon.bus.codec import encode
 from antiphon.bus.connect import connect as connect_with
 from antiphon.bus.endpoint import resolve
 from antiphon.bus.server import EmbeddedServer
 from antiphon.bus.strict import StrictClient
+from antiphon.client import user_name
 from antiphon.decide import families, login
 from antiphon.errors import AntiphonError, NotAllowed, NotAuthenticated
 from antiphon.identity import credential as files
+from antiphon.identity import opaque
 from antiphon.identity.authority import Write
 from antiphon.identity.keypair import KeyPair, Role
 from antiphon.identity.login import log_in
+from antiphon.identity.opaque import Sort
 from antiphon.identity.session import Fixed, Place
 from antiphon.messages.base import Kind
-from antiphon.messages.identities import IdentityUpdate, KeyCreate
+from antiphon.messages.identities import IdentityOrder, IdentityUpdate, KeyCreate
 from antiphon.messages.tokens import KeysAsk, TokenGrant
-from arena import Party, Scene, both, bought, claims_of, happens, yes
+from arena import Party, Scene, both, bought, claims_of, happens, token_ask, yes
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -145,6 +149,67 @@ async def test_t67_a_copied_credential_renews_beside_its_owner(
         assert not is_defended
         assert await scene.is_let_in(owner.key, copied.access)
         assert any(one.why == "asked_again" and one.who == owner.name for one in scene.arena.audited)
+
+
+@both
+async def test_t68_a_question_for_a_token_is_played_back(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, is_defended: bool
+) -> None:
+    """Attacker: whoever listens on a server that asks nobody. Wants: a token for another's question, again.
+
+    Defence: a proof says when it was made, is good for five minutes, and its nonce once. Source: RFC 9449, 11.1
+    (replay of proofs); `decide/nonces.py`.
+    """
+    if not is_defended:
+        monkeypatch.setattr("antiphon.decide.nonces.Nonces.use", lambda *_how: None)
+    party = await scene.party()
+    key = (await scene.operator.ask(KeyCreate(identity=party.name))).key
+    bus = await scene.bus(party)
+    ask = token_ask(bus, party.key, key)
+    assert (await bus.ask(ask)).name == party.name
+    if is_defended:
+        with pytest.raises(NotAuthenticated):
+            await bus.ask(ask)
+    else:
+        assert (await bus.ask(ask)).name == party.name
+    assert (await bought(bus, party.key, key)).name == party.name, "a question of one's own is answered"
+
+
+@both
+async def test_t69_a_record_is_forged_in_the_bucket(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, is_defended: bool
+) -> None:
+    """Attacker: whoever can write the identities' bucket, on a server that asks nobody. Wants: to be an operator.
+
+    Defence: each record carries a MAC under the pepper, for its own place; another is not believed. Source: NIST SP
+    800-107, 5.3 (HMAC); `identity/record_mac.py`.
+    """
+    if not is_defended:
+        monkeypatch.setattr("antiphon.actors.ledger.opened", lambda value, *_how: value[value.index(b"{") :])
+    assert scene.role.gate is not None
+    book, key, refresh = scene.role.gate.identity.ledger.book, KeyPair.make(Role.USER), opaque.make(Sort.REFRESH)
+    now_ms = scene.role.bus.clock.wall_ms()
+    forged = families.begin(
+        refresh.id, refresh.digest(), identity=user_name(), instance=None, nkey=key.public, now_ms=now_ms
+    )
+    bucket = await scene.role.bus.transport.key_value(identity_of(scene.role.bus.prefix))
+    await bucket.put(forged.key, forged.model_dump_json().encode())
+    await scene.role.gate.identity.ledger.read(forged.key)
+    assert (book.family(forged.id) is None) is is_defended
+    assert await scene.is_let_in(key, refresh.reveal()) is not is_defended
+    if not is_defended:
+        return
+    victim = await scene.party()
+    genuine = await bucket.get(f"id.{victim.name}")
+    assert genuine is not None
+    assert genuine.value is not None
+    await bucket.put(f"id.{user_name()}", genuine.value)  # a true record in another's place
+    await bucket.put(f"id.{victim.name}", b'{"name": "x", "kind": "operator"}')
+    await scene.operator.ask(IdentityOrder(name=victim.name, order="suspend"))  # which is written over what was forged
+    found = book.identity(victim.name)
+    assert found is not None
+    assert (found.kind, found.status) == (Kind.PUBLISHER, "suspended")
+    await scene.operator.ask(IdentityUpdate(name=user_name(), groups=()))
 
 
 async def test_two_connections_of_one_instance_are_told(scene: Scene) -> None:
