@@ -256,6 +256,7 @@ _ADVICE: Final = {
     Reason.MISSING: "a credential is needed: `antiphon login`; on the server's own machine `antiphon up` makes one",
     Reason.EXPIRED: _RENEW,
     Reason.ISSUED_BEFORE: _RENEW,
+    Reason.SUSPENDED: "this identity is suspended: an operator can let it in again, `antiphon identity resume`",
     Reason.WRONG_CLOCK: "this machine's clock is more than five minutes from the masters': set it (NTP)",
     Reason.REVOKED_TOKEN: _RENEW,
     Reason.UNKNOWN_KEY_ID: _RENEW,

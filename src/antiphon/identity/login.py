@@ -32,7 +32,7 @@ class LoggedIn:
     grant: TokenGrant
 
 
-async def log_in(place: Place, token: str, data: Path) -> LoggedIn:
+async def log_in(place: Place, token: str, data: Path, key: KeyPair | None = None) -> LoggedIn:
     """Keep in a data directory what an API key or a join token buys; commands and nodes find it there.
 
     A publisher or operator is from then on who asks from this directory, where no other name is given.
@@ -41,6 +41,7 @@ async def log_in(place: Place, token: str, data: Path) -> LoggedIn:
         place: the server, and who is to be there; of a node, which instance.
         token: the API key or join token.
         data: the data directory.
+        key: the nkey that an API key is bound to; default: a new one.
 
     Raises:
         InvalidSetting: it is neither, a join token without an instance of a node, or an API key for a node.
@@ -58,7 +59,7 @@ async def log_in(place: Place, token: str, data: Path) -> LoggedIn:
         return LoggedIn(path, (await JoinSource(place, token.strip(), path).obtain(None, 0)).grant)
     if place.kind is Kind.NODE:
         raise InvalidSetting(NODES_JOIN)
-    key = KeyPair.make(Role.USER)
+    key = key or KeyPair.make(Role.USER)
     answered = await place.ask(None, key, token.strip())
     grant = answered.grant
     path = files.path_of(home, grant.name)
