@@ -35,7 +35,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @both
-async def test_t65_an_api_key_of_a_node_makes_instances(
+async def test_t72_an_api_key_of_a_node_makes_instances(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, is_defended: bool
 ) -> None:
     """Attacker: whoever has got an API key of a node. Wants: to be any of its instances, a living one, or all at once.
@@ -69,7 +69,7 @@ async def test_t65_an_api_key_of_a_node_makes_instances(
 
 
 @both
-async def test_t66_a_server_that_asks_nobody_is_named_to_a_client(
+async def test_t73_a_server_that_asks_nobody_is_named_to_a_client(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_defended: bool
 ) -> None:
     """Attacker: whoever listens on a server that a user names by mistake, or is made to. Wants: his credential.
@@ -114,7 +114,7 @@ async def test_t66_a_server_that_asks_nobody_is_named_to_a_client(
 
 
 @both
-async def test_t67_a_copied_credential_renews_beside_its_owner(
+async def test_t74_a_copied_credential_renews_beside_its_owner(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, is_defended: bool
 ) -> None:
     """Attacker: whoever has copied a credential and starts beside its owner. Wants: to renew when he does, unseen.
@@ -152,7 +152,7 @@ async def test_t67_a_copied_credential_renews_beside_its_owner(
 
 
 @both
-async def test_t68_a_question_for_a_token_is_played_back(
+async def test_t75_a_question_for_a_token_is_played_back(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, is_defended: bool
 ) -> None:
     """Attacker: whoever listens on a server that asks nobody. Wants: a token for another's question, again.
@@ -176,7 +176,7 @@ async def test_t68_a_question_for_a_token_is_played_back(
 
 
 @both
-async def test_t69_a_record_is_forged_in_the_bucket(
+async def test_t76_a_record_is_forged_in_the_bucket(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, is_defended: bool
 ) -> None:
     """Attacker: whoever can write the identities' bucket, on a server that asks nobody. Wants: to be an operator.
