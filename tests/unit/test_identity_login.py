@@ -292,3 +292,8 @@ def test_the_keys_of_the_bucket() -> None:
         "invite." + "i" * 16,
     ]
     assert {status.value for status in Standing} == {"active", "suspended"}
+
+
+def test_who_is_suspended_or_out_of_time_is_told_what_to_do() -> None:
+    assert "identity resume" in advice(Reason.SUSPENDED)
+    assert "NTP" in advice(Reason.WRONG_CLOCK)
