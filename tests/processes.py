@@ -15,7 +15,7 @@ from antiphon.settings import Settings
 
 name, url, prefix = sys.argv[1:]
 settings = Settings(prefix=prefix, caller_per_minute=0, heartbeat_ms=100)
-asyncio.run(master(settings, nats=url, name=name))
+asyncio.run(master(settings, nats=url, name=name, is_open=True))
 """
 
 

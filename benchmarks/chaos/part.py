@@ -48,7 +48,7 @@ async def node(name: str, instance: str, url: str, _data: str) -> None:
 async def serve(name: str, url: str) -> None:
     """Be a master until killed."""
     started = asyncio.Event()
-    running = asyncio.ensure_future(master(Settings.read(), nats=url, name=name, started=started))
+    running = asyncio.ensure_future(master(Settings.read(), nats=url, name=name, is_open=True, started=started))
     waiting = asyncio.ensure_future(started.wait())
     await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
     print("serves", flush=True)

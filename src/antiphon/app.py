@@ -38,9 +38,8 @@ from antiphon.decide.headcount import ROOM_FOR_MASTERS
 from antiphon.decide.policy import Access, Verify
 from antiphon.decide.registry import RegistryView
 from antiphon.decide.traffic import Traffic
-from antiphon.errors import ServerFailed
+from antiphon.errors import InvalidSetting, ServerFailed
 from antiphon.identity import credential, server_config
-from antiphon.identity.connect import local_operator
 from antiphon.identity.server_config import AccountLimits
 from antiphon.identity.session import Fixed
 from antiphon.identity.vault import FOLDER, Vault
@@ -237,6 +236,11 @@ class MasterRole:
             if isinstance(child, Registry):
                 child.pinged(key, misses, load)
 
+    async def abandon(self) -> None:
+        """Stop and close what `start` has begun, where nobody is going to run it."""
+        self.supervisor.stop()
+        await self.run()
+
     async def run(self) -> None:
         """Work until stopped; raises the crash of an actor that crashed too often."""
         try:
@@ -261,24 +265,66 @@ async def master(
     data: Path | None = None,
     name: str | None = None,
     keys: Path | None = None,
+    is_open: bool = False,
     started: asyncio.Event | None = None,
 ) -> None:
     """Run a master on a server that runs already, until SIGINT or SIGTERM.
 
-    With the fabric's `keys` folder it is a master of a server that asks the callout, and answers the callout, too.
+    With the fabric's keys it is a master of a server that asks the callout, and answers the callout, too; on a server
+    that asks nobody it and all others look at badges.
+
+    Args:
+        settings: its limits.
+        nats: the server's URL.
+        context: a NATS context by name.
+        data: the data directory.
+        name: `master` or `master-...`.
+        keys: the fabric's keys folder; default: that of the data directory.
+        is_open: run without keys and check nobody.
+        started: is set when it serves.
+
+    Raises `InvalidSetting` where there are no keys and nobody has said that it is to be open.
     """
     endpoint = resolve(nats, context=context, data=data)
-    if keys is None and local_operator(endpoint, data) is not None:
-        keys = (data or default_data_dir()) / FOLDER
+    keys = keys_folder(keys, data, is_open=is_open)
     vault = None if keys is None else Vault.load(keys)
     role = await master_role(name or master_name(), settings, endpoint, vault)
-    await role.start()
-    if role.gate is not None and keys is not None:
-        await role.gate.introduce(keys.absolute().parent / credential.OPERATOR, user_name())
+    await _begin(role, None if keys is None else keys.absolute().parent / credential.OPERATOR)
+    if vault is None:
+        log.warning("master.open", name=role.bus.name, why="it has no keys: whoever reaches the server may do all")
     log.info("master.serves", name=role.bus.name)
     if started is not None:
         started.set()
     await _until_told(role)
+
+
+def keys_folder(keys: Path | None, data: Path | None, *, is_open: bool) -> Path | None:
+    """Return the keys that a master runs with, None for one that is to be open.
+
+    Raises `InvalidSetting` where neither is so: nobody shall run an open fabric because he has left out an option.
+    """
+    if is_open:
+        if keys is not None:
+            raise InvalidSetting("--open is for a master without keys: leave it out, or --keys and $ANTIPHON_KEYS")
+        return None
+    folder = keys or (data or default_data_dir()) / FOLDER
+    if keys is None and not folder.is_dir():
+        raise InvalidSetting(
+            f"a master needs the fabric's keys, and there are none at {folder}: `antiphon nats-config` makes them, "
+            "--keys DIR or $ANTIPHON_KEYS names others; --open does without, and whoever reaches the server may do all"
+        )
+    return folder
+
+
+async def _begin(role: MasterRole, operator: Path | None) -> None:
+    """Start a role; `operator` is where this user's credential is to lie. What cannot start is closed again."""
+    try:
+        await role.start()
+        if role.gate is not None and operator is not None:
+            await role.gate.introduce(operator, user_name())
+    except BaseException:
+        await role.abandon()
+        raise
 
 
 async def up(settings: Settings, *, data: Path | None = None, started: asyncio.Event | None = None) -> None:
@@ -304,10 +350,8 @@ async def embedded(home: Path, settings: Settings) -> AsyncGenerator[tuple[Embed
     options = Options(more=server_config.configuration(vault.public, limits))
     async with await EmbeddedServer.start(home, options) as server:
         role = await master_role(subjects.MASTER, settings, resolve(server.url), vault)
-        await role.start()
-        assert role.gate is not None, "it was given the secrets"
+        await _begin(role, server.data / credential.OPERATOR)
         await role.follow_violations(server.log)
-        await role.gate.introduce(server.data / credential.OPERATOR, user_name())
         yield server, role
 
 

@@ -110,6 +110,8 @@ class Responder(Actor):
         self._made_ms = bus.clock.now_ms()
         self._heartbeat_ms = self.node_bounds.join_retry_ms
         self._beats_left = 0
+        self._not_joined = ""
+        """Why not, as it was told last."""
 
     def subject_keys(self, kind: type[Message]) -> dict[str, str]:  # noqa: ARG002 - all subjects are this lane
         """Return this instance's own lane."""
@@ -264,8 +266,11 @@ class Responder(Actor):
             answer = await self.bus.ask(self._introduction(), budget_ms=budget_ms, instance=self.instance)
         except AntiphonError as error:
             self._heartbeat_ms = self.node_bounds.join_retry_ms
-            log.info("node.not_joined", node=self.bus.name, instance=self.instance, code=error.code, error=error.text)
+            tell = log.debug if self._not_joined == error.code else log.info  # it is tried four times a second
+            tell("node.not_joined", node=self.bus.name, instance=self.instance, code=error.code, error=error.text)
+            self._not_joined = error.code
             return
+        self._not_joined = ""
         self._heartbeat_ms = answer.heartbeat_ms
         self._beats_left = max(1, self.node_bounds.rejoin_ms // answer.heartbeat_ms)
         if not self.joined.is_set():

@@ -16,6 +16,8 @@ import pytest
 from cli_process import Done, Fabric, fabric, until
 
 from antiphon.bus.server import find_binary
+from antiphon.identity.keypair import KeyPair, Role
+from antiphon.identity.private import create_private
 
 CHECKS = [
     "files",
@@ -320,7 +322,7 @@ def test_a_production_server_with_two_masters(here: Fabric) -> None:
     assert stat.S_IMODE(keys.stat().st_mode) == 0o700
     assert here.run("nats-config", "--keys", str(keys)).out == made["out"].out, "made once"
     at = ("--nats", made["url"])
-    without = here.start("run", "master", *at)
+    without = here.start("run", "master", "--open", *at)
     until(lambda: without.poll() is not None)
     assert without.returncode == 8
     masters = []
@@ -348,7 +350,7 @@ def test_a_production_server_with_two_masters(here: Fabric) -> None:
 
 def test_a_server_that_asks_nobody_is_open_and_doctor_says_so(here: Fabric) -> None:
     url = here.open_server()
-    master = here.start("run", "master", "--nats", url)
+    master = here.start("run", "master", "--open", "--nats", url)
     until(lambda: '"master.serves"' in here.log(master))
     done = here.run("doctor", "-o", "json", "--nats", url)
     assert done.code == 0
@@ -358,3 +360,28 @@ def test_a_server_that_asks_nobody_is_open_and_doctor_says_so(here: Fabric) -> N
         ("mode", "permissions", "credential"), "warning"
     )
     assert "nats-config" in found["mode"]["advice"]
+
+
+def test_a_key_that_is_bound_to_an_nkey_and_words_for_what_is_over(here: Fabric, tmp_path: Path) -> None:
+    pair, seed = KeyPair.make(Role.USER), tmp_path / "web.seed"
+    here.up()
+    create_private(seed, pair.seed() + "\n")
+    assert here.run("identity", "create", "web").code == 0
+    key = here.run("key", "create", "web", "--nkey", pair.public).out.strip()
+    there = elsewhere(here, "c")
+    refused = here.run("login", "--name", "web", stdin=key, environment=there)
+    assert refused.code == 8, "another nkey"
+    done = here.run("login", "--name", "web", "--seed", str(seed), stdin=key, environment=there)
+    assert done.code == 0, done.err
+    assert here.run("whoami", "-o", "json", environment=there).json["name"] == "web"
+    assert here.run("login", "--name", "web", "--seed", str(Path(__file__)), stdin=key, environment=there).code != 0
+
+    token = here.run("node", "invite", "shop").out.strip()
+    node = elsewhere(here, "d")
+    assert here.run("login", "--name", "shop", "--kind", "node", stdin=key, environment=node).code == 2
+    assert here.run("login", "--name", "shop", "--kind", "node", stdin=token, environment=node).code == 0
+    assert "used up" in here.run("identity", "show", "shop").out
+    me = here.run("whoami", "-o", "json").json["name"]
+    suspended = here.run("identity", "suspend", me)
+    assert suspended.code == 0
+    assert "is you" in suspended.err

@@ -95,7 +95,7 @@ def test_nobody_is_4_where_no_master_listens(here: Fabric, nats_server: str) -> 
 def test_the_deadline_is_5(tmp_path: Path) -> None:
     with fabric(tmp_path) as made:
         url = made.open_server()  # where a master would be asked who comes in, nobody came in
-        master = made.start("run", "master", "--nats", url)
+        master = made.start("run", "master", "--open", "--nats", url)
         until(lambda: '"master.serves"' in made.log(master))
         master.send_signal(signal.SIGSTOP)
         done = made.run("search", "choir", "--deadline", "300", "--nats", url)

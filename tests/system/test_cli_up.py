@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -164,3 +165,57 @@ def test_a_setting_without_meaning(here: Fabric) -> None:
     done = here.run("up", environment={"ANTIPHON_HEARTBEAT_MS": "often"})
     assert done.code == 2
     assert "ANTIPHON_HEARTBEAT_MS: " in done.err
+
+
+# -- masters beside a server that runs already
+
+
+def test_a_master_without_keys_says_how_to_get_some_and_how_to_do_without(here: Fabric) -> None:
+    url = here.open_server()
+    for words in (("up",), ("run", "master")):
+        refused = here.run(*words, "--nats", url)
+        assert refused.code == 2, refused.err
+        assert "antiphon nats-config" in refused.err
+        assert "--open" in refused.err
+        assert "Task was destroyed" not in refused.err
+    keys = str(here.data.parent / "fabric" / "keys")
+    assert here.run("nats-config", "--keys", keys).code == 0
+    both = here.run("up", "--open", "--nats", url, environment={"ANTIPHON_KEYS": keys})
+    assert both.code == 2
+    assert here.run("up", "--open").code == 2, "an embedded server always asks"
+    opened = here.start("up", "--open", "--nats", url)
+    until(lambda: '"master.serves"' in here.log(opened))
+    assert '"master.open"' in here.log(opened)
+
+
+@pytest.mark.parametrize("where", ["option", "variable", "data directory"])
+def test_up_beside_a_server_that_asks_nobody_checks_badges(here: Fabric, where: str) -> None:
+    url = here.open_server()
+    folder = here.data / "keys" if where == "data directory" else here.data.parent / "fabric" / "keys"
+    assert here.run("nats-config", "--keys", str(folder)).code == 0
+    if where == "variable":
+        here.environment["ANTIPHON_KEYS"] = str(folder)
+    started = here.start("up", "--nats", url, *(("--keys", str(folder)) if where == "option" else ()))
+    until(lambda: '"master.serves"' in here.log(started) or started.poll() is not None)
+    assert "identity.badges" in here.log(started)
+    assert here.run("node", "ls", "--nats", url, environment={"ANTIPHON_NAME": "mallory"}).code == 8
+    operator = str(folder.parent / "operator.json")
+    assert here.run("node", "ls", "--nats", url, "--credentials", operator).code == 0
+
+
+def test_a_user_whose_name_is_another_kind_starts_all_the_same(here: Fabric) -> None:
+    first = here.up()
+    assert here.run("identity", "create", "deploy", "--kind", "publisher").code == 0
+    keys = here.data / "keys"
+    other = here.data.parent / "copy" / "keys"
+    shutil.copytree(keys, other)
+    other.parent.chmod(0o700)
+    here.environment["LOGNAME"] = "deploy"
+    second = here.start("run", "master", "--name", "master-two", "--keys", str(other), "--nats", here.url())
+    until(lambda: '"master.serves"' in here.log(second) or second.poll() is not None)
+    assert '"identity.not_introduced"' in here.log(second)
+    assert not (other.parent / "operator.json").exists()
+    for process in (second, first):
+        process.terminate()
+        assert process.wait(BOUND_S) == 0
+        assert "Task was destroyed" not in here.log(process)

@@ -39,7 +39,7 @@ from antiphon.identity.keypair import KeyPair, Role
 from antiphon.identity.login import LoggedIn, log_in
 from antiphon.identity.server_config import configuration
 from antiphon.identity.session import Place
-from antiphon.identity.sources import FileSource
+from antiphon.identity.sources import FileSource, JoinSource
 from antiphon.identity.vault import Vault
 from antiphon.messages.base import Kind
 from antiphon.messages.identities import IdentityAudited
@@ -440,14 +440,15 @@ async def test_a_refresh_token_is_good_once_and_a_thief_ends_the_line(tmp_path: 
         place, first, path = await joined(here)
         node = await here.node(here.machine("b"))
         assert first.refresh is not None
-        second = await place.ask(None, first.keypair, first.refresh)
-        again = await place.ask(None, first.keypair, first.refresh)
+        second = (await place.ask(None, first.keypair, first.refresh)).grant
+        again = (await place.ask(None, first.keypair, first.refresh)).grant
         assert second.refresh == again.refresh != first.refresh, "a lost answer is given again for ten seconds"
+        assert await here.heard("granted", who="docs", why="asked_again")
         assert second.refresh is not None
         with pytest.raises(NotAuthenticated):
             await place.ask(None, KeyPair.make(Role.USER), second.refresh)
         assert await here.heard("refused", why="wrong_key")
-        third = await place.ask(None, first.keypair, second.refresh)
+        third = (await place.ask(None, first.keypair, second.refresh)).grant
         with pytest.raises(NotAuthenticated):  # two tokens back: somebody else has used the line meanwhile
             await place.ask(None, first.keypair, first.refresh)
         assert await here.heard("revoked", who="docs", why="reused")
@@ -489,6 +490,23 @@ async def test_short_lived_tokens_are_renewed_and_nothing_is_lost(tmp_path: Path
         transport: Any = client.bus.transport
         assert transport.renewals >= 2
         assert transport.losses == 0
+
+
+async def test_a_new_invite_replaces_a_credential_that_was_revoked(here: Fabric) -> None:
+    place, first, path = await joined(here)
+    await here.desk.order("docs", "revoke")
+    with pytest.raises(NotAuthenticated):
+        await log_in(place, (await here.desk.invite("shop")).token, here.machine("b"))
+    assert files.read(path) == first, "an invite for another node costs nothing"
+    source = JoinSource(place, (await here.desk.invite("docs", instances=2)).token, path)
+    await source.obtain(None, 0)
+    second = files.read(path)
+    assert second.refresh not in (None, first.refresh)
+    await here.desk.order("docs", "revoke")
+    with pytest.raises(NotAuthenticated):
+        await source.obtain(
+            None, 0, but=second.access
+        )  # one that was let in does not come back by what is left of its invite
 
 
 # -- taking away
@@ -709,11 +727,11 @@ async def test_one_refresh_token_at_two_masters_is_one_line(here: Fabric) -> Non
         place, first, _ = await joined(here)
         assert first.refresh is not None
         answers = await asyncio.gather(*(place.ask(None, first.keypair, first.refresh) for _ in range(6)))
-        assert len({one.refresh for one in answers}) == 1
-        token = answers[0].refresh
+        assert len({one.grant.refresh for one in answers}) == 1
+        token = answers[0].grant.refresh
         for _ in range(10):  # each answer is used at once, at whichever master
             assert token is not None
-            token = (await place.ask(None, first.keypair, token)).refresh
+            token = (await place.ask(None, first.keypair, token)).grant.refresh
         assert second.gate.identity.ledger.book.holder("docs", "one").revoked is None
 
 

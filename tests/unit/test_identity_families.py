@@ -9,7 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from antiphon.decide.families import GRACE_MS, IDLE_MS, Issue, Life, Presented, Refuse, begin, is_alive, judge, revoke
+from antiphon.decide.families import (
+    GRACE_MS,
+    IDLE_MS,
+    Issue,
+    Life,
+    Presented,
+    Refuse,
+    begin,
+    is_alive,
+    judge,
+    revoke,
+    used,
+)
 from antiphon.decide.identities import FamilyRecord, Reason
 
 OWNER, THIEF = "U" + "A" * 55, "U" + "B" * 55
@@ -61,6 +73,23 @@ def test_in_the_grace_only_the_very_same_successor() -> None:
     other = judge(once.family, Presented(digest("first"), digest("another")), OWNER, 0)
     assert isinstance(other, Refuse), "the masters' secret has changed: what was handed out cannot be said again"
     assert other.reason is Reason.REUSED
+
+
+def test_what_has_arrived_is_not_said_again() -> None:
+    once = judge(family(), presented("first"), OWNER, 5_000)
+    assert isinstance(once, Issue)
+    assert used(once.family, 4_999) is None, "a token of the grant before says nothing of this one"
+    record = used(once.family, 5_000)
+    assert record is not None
+    assert record.is_used
+    assert used(record, 6_000) is None
+    again = judge(record, presented("first"), OWNER, 5_001)
+    assert isinstance(again, Refuse)
+    assert again.reason is Reason.REUSED
+    next_one = judge(record, presented(successor("first")), OWNER, 5_002)
+    assert isinstance(next_one, Issue)
+    assert not next_one.family.is_used
+    assert used(revoke(record, "by ops"), 6_000) is None
 
 
 def test_without_the_key_nothing_happens_to_the_family() -> None:
@@ -133,14 +162,18 @@ class Line(RuleBasedStateMachine):
         assert isinstance(verdict, Issue) == was_alive
         assert not (isinstance(verdict, Issue) and verdict.is_again)
 
+    @rule()
+    def use_the_newest_token(self) -> None:
+        self.record = used(self.record, self.now_ms) or self.record
+
     @precondition(lambda self: len(self.line) > 1)
     @rule()
     def retry(self) -> None:
         was_alive = is_alive(self.record, self.now_ms)
-        in_grace = self.now_ms - self.record.rotated_ms <= GRACE_MS
+        is_lost = self.now_ms - self.record.rotated_ms <= GRACE_MS and not self.record.is_used
         before = self.record
         verdict = self.present(self.line[-2])
-        if was_alive and in_grace:
+        if was_alive and is_lost:
             assert verdict == Issue(before, is_again=True)
         elif was_alive:
             assert isinstance(verdict, Refuse)

@@ -43,6 +43,7 @@ NOW_MS = 10_000
 CLAIMS = AccessClaims("docs", Kind.NODE, (), MINE, "j" * 22, 5_000, 20_000, "docs-1", family="f" * 16)
 BY_KEY = replace(CLAIMS, family=None, key="k" * 16)
 IDENTITY = IdentityRecord(name="docs", kind=Kind.NODE, created_ms=1)
+PUBLISHER = IdentityRecord(name="docs", kind=Kind.PUBLISHER, created_ms=1)
 FAMILY = FamilyRecord(
     id="f" * 16, identity="docs", instance="docs-1", nkey=MINE, current=MAC, rotated_ms=5_000, expires_ms=50_000
 )
@@ -103,15 +104,16 @@ def test_an_access_token(changed: dict[str, Any], reason: Reason | None) -> None
         ({"record": but(KEY, nkey=OTHER)}, Reason.WRONG_KEY),
         ({"record": but(KEY, nkey=MINE)}, None),
         ({"identity": None}, Reason.UNKNOWN_IDENTITY),
-        ({"identity": but(IDENTITY, name="shop")}, Reason.UNKNOWN_IDENTITY),
-        ({"identity": but(IDENTITY, status="suspended")}, Reason.SUSPENDED),
-        ({"identity": but(IDENTITY, not_before_ms=5_001)}, Reason.ISSUED_BEFORE),
+        ({"identity": IDENTITY}, Reason.WRONG_KIND),
+        ({"identity": but(PUBLISHER, name="shop")}, Reason.UNKNOWN_IDENTITY),
+        ({"identity": but(PUBLISHER, status="suspended")}, Reason.SUSPENDED),
+        ({"identity": but(PUBLISHER, not_before_ms=5_001)}, Reason.ISSUED_BEFORE),
         ({"mac": WRONG, "record": but(KEY, is_revoked=True)}, Reason.WRONG_SECRET),
     ],
     ids=str,
 )
 def test_an_api_key(changed: dict[str, Any], reason: Reason | None) -> None:
-    asked: dict[str, Any] = {"record": KEY, "mac": MAC, "nkey": MINE, "identity": IDENTITY, "now_ms": NOW_MS}
+    asked: dict[str, Any] = {"record": KEY, "mac": MAC, "nkey": MINE, "identity": PUBLISHER, "now_ms": NOW_MS}
     assert judge_api_key(**(asked | changed)) is reason
 
 
@@ -290,3 +292,8 @@ def test_the_keys_of_the_bucket() -> None:
         "invite." + "i" * 16,
     ]
     assert {status.value for status in Standing} == {"active", "suspended"}
+
+
+def test_who_is_suspended_or_out_of_time_is_told_what_to_do() -> None:
+    assert "identity resume" in advice(Reason.SUSPENDED)
+    assert "NTP" in advice(Reason.WRONG_CLOCK)

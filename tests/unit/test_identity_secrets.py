@@ -26,6 +26,7 @@ from antiphon.identity.jwks import (
 from antiphon.identity.keypair import KeyPair, Role
 from antiphon.identity.opaque import Sort, parse
 from antiphon.identity.proof import is_proved, is_signed, prove
+from antiphon.identity.record_mac import opened, signed
 from antiphon.identity.seal import seal, seal_ring, unseal, unseal_ring
 
 NOW_MS = 1_790_000_000_123
@@ -88,11 +89,12 @@ def test_a_line_of_successors_never_meets_itself() -> None:
 @given(st.text(max_size=40), st.text(max_size=100))
 def test_a_proof_fits_one_key_one_request_and_one_credential(nonce: str, credential: str) -> None:
     key, other = KeyPair.make(Role.USER), KeyPair.make(Role.USER)
-    proof = prove(key, nonce, credential)
-    assert is_proved(key.public, nonce, credential, proof)
-    assert not is_proved(other.public, nonce, credential, proof)
-    assert not is_proved(key.public, nonce + "1", credential, proof)
-    assert not is_proved(key.public, nonce, credential + "1", proof)
+    proof = prove(key, nonce, credential, 7)
+    assert is_proved(key.public, nonce, credential, 7, proof)
+    assert not is_proved(other.public, nonce, credential, 7, proof)
+    assert not is_proved(key.public, nonce + "1", credential, 7, proof)
+    assert not is_proved(key.public, nonce, credential + "1", 7, proof)
+    assert not is_proved(key.public, nonce, credential, 8, proof)
 
 
 def test_signatures_in_the_alphabets_of_all_clients() -> None:
@@ -252,3 +254,12 @@ def test_signed_texts_are_read_strictly() -> None:
         jws.read(text, header, Role.ACCOUNT, issuer=other.public)
     with pytest.raises(Oversize):
         jws.read("a" * (jws.BYTES_MAX + 1), header, Role.ACCOUNT)
+
+
+def test_a_record_is_believed_as_it_was_written_where_it_was_written() -> None:
+    value = signed(b"{}", b"p" * 32, "antiphon.id.web")
+    assert opened(value, b"p" * 32, "antiphon.id.web") == b"{}"
+    for other in (b"{}", b"", value + b" ", value[:-1], value.replace(b"am1", b"am2")):
+        assert opened(other, b"p" * 32, "antiphon.id.web") is None
+    assert opened(value, b"q" * 32, "antiphon.id.web") is None
+    assert opened(value, b"p" * 32, "antiphon.id.app") is None

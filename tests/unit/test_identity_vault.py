@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from antiphon.errors import InvalidName, InvalidSetting, NotAuthenticated, OutOfBudget, SecretsUnusable
-from antiphon.identity.credential import FOLDER, Credential, held, path_of, read, write
+from antiphon.identity.credential import FOLDER, OPERATOR, Credential, held, path_of, read, write
 from antiphon.identity.keypair import KeyPair, Role
 from antiphon.identity.private import read_private, replace_private
 from antiphon.identity.server_config import AccountLimits, configuration, production
@@ -225,7 +225,7 @@ def test_a_credential_that_is_not_there_or_not_ours(tmp_path: Path) -> None:
     with pytest.raises(SecretsUnusable, match="chmod 700"):
         write(path, MINE)
     path.write_text("{")
-    with pytest.raises(SecretsUnusable, match="get a new one"):
+    with pytest.raises(SecretsUnusable, match="delete it"):
         read(path)
     with pytest.raises(InvalidSetting):
         write(tmp_path / "no" / "folder" / "x.json", MINE)
@@ -289,3 +289,10 @@ async def test_whoever_waits_too_long_is_told_so(tmp_path: Path) -> None:
     async with held(path, 0) as one:
         assert one.credential == MINE
     assert mode(tmp_path / "docs.json.lock") == 0o600
+
+
+def test_a_damaged_credential_says_what_to_delete(tmp_path: Path) -> None:
+    for name, advice in ((OPERATOR, "antiphon up"), ("web.json", "antiphon login")):
+        replace_private(tmp_path / name, "{}")
+        with pytest.raises(SecretsUnusable, match=f"delete it, and .*{advice}"):
+            read(tmp_path / name)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from antiphon import Node
 from antiphon.errors import InvalidSetting
 from antiphon.messages.handler import Query
+from antiphon.responder import NodeBounds
+from fabrics import Buses, MemoryFabric
 
 
 def nothing() -> list[Any]:
@@ -41,3 +45,21 @@ def test_whatever_takes_a_query_is_a_handler(handler: Any) -> None:
     node = Node("blog")
     assert node.search(handler) is handler
     assert node.card().capabilities == ("search",)
+
+
+async def test_a_node_that_cannot_join_says_so_once() -> None:
+    buses = Buses(MemoryFabric())
+    node = Node("blog", bounds=NodeBounds(join_retry_ms=1))
+    node.search(lambda _query: [])
+    try:
+        with capture_logs() as logs:
+            await node.start(bus=await buses.open("blog"))
+            told = [log["log_level"] for log in logs if log["event"] == "node.not_joined"]
+            async with asyncio.timeout(10):
+                while len(told) < 4:  # a log has no event
+                    await asyncio.sleep(0.002)
+                    told = [log["log_level"] for log in logs if log["event"] == "node.not_joined"]
+        assert told.count("info") == 1, "the others are for whoever debugs"
+    finally:
+        await node.stop()
+        await buses.close()

@@ -19,9 +19,9 @@ log = structlog.get_logger("antiphon.identity")
 CHARS_MAX = 200
 What = Literal[
     "connected", "granted", "refused", "created", "changed", "suspended", "resumed", "revoked", "kicked", "rotated",
-    "invited", "violated",
+    "invited", "violated", "doubled",
 ]  # fmt: skip
-LOUD = frozenset({"refused", "revoked", "kicked", "violated", "suspended"})
+LOUD = frozenset({"refused", "revoked", "kicked", "violated", "doubled", "suspended"})
 
 
 class Audit:

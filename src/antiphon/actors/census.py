@@ -12,12 +12,15 @@ from typing import Annotated
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from antiphon.actors.audit import Audit
 from antiphon.actors.connz import Connz
 from antiphon.bus.protocol import Delivery, Subscription, Transport
 from antiphon.clock import Clock
+from antiphon.decide.doubles import Doubles
 from antiphon.decide.headcount import Headcount, Place
 from antiphon.decide.login import Labelled
 from antiphon.errors import AntiphonError
+from antiphon.messages.base import Kind
 
 log = structlog.get_logger("antiphon.identity")
 
@@ -52,13 +55,18 @@ class Census:
         account: the account whose connections are counted.
         heads: what is kept true.
         clock: the time.
+        audit: is told of instances that two connections have.
     """
 
-    def __init__(self, transport: Transport, inbox: str, account: str, heads: Headcount, clock: Clock) -> None:
+    def __init__(
+        self, transport: Transport, inbox: str, account: str, heads: Headcount, clock: Clock, *, audit: Audit
+    ) -> None:
         self._transport = transport
         self._account = account
         self._heads = heads
         self._clock = clock
+        self._audit = audit
+        self._doubles = Doubles()
         self._connz = Connz(transport, f"{inbox}.census", account)
         self._subscriptions: list[Subscription] = []
 
@@ -92,10 +100,17 @@ class Census:
         """Compare the count with what the servers list."""
         began_ms = self._clock.now_ms()
         listed: dict[Place, str] = {}
+        instances: dict[Place, tuple[str, str]] = {}
         async for server, connections in self._connz.pages():
             listed.update({Place(server, one.cid): _name(one.authorized_user) for one in connections})
+            for one in connections:
+                user = Labelled.of(one.authorized_user)
+                if user is not None and user.instance is not None and user.jti:  # else it only asks for a token
+                    instances[Place(server, one.cid)] = (user.name, user.instance)
         if listed:  # this master's own connections are in every list: without them nobody has answered
             self._heads.compare(listed, began_ms)
+            for name, instance in self._doubles.look(instances):
+                self._audit.tell("doubled", name, kind=Kind.NODE, instance=instance, why="two connections")
 
     async def _came(self, delivery: Delivery) -> None:
         report = _read(delivery)

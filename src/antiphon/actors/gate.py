@@ -29,7 +29,7 @@ from antiphon.decide.identities import IdentityRecord, Reason, Standing
 from antiphon.decide.knocks import KnockBounds, Knocks
 from antiphon.decide.login import AccessClaims, DelegatedClaims, judge_api_key
 from antiphon.decide.policy import Access
-from antiphon.errors import AlreadyRegistered, NotAllowed
+from antiphon.errors import NotAllowed
 from antiphon.identity import credential, opaque
 from antiphon.identity.authority import Authority, Write
 from antiphon.identity.badge import BadgedTransport, Reader
@@ -153,7 +153,7 @@ class Gate:
             return self._kicker
 
         await supervisor.start("kicker", kicker)
-        await supervisor.start("census", lambda: Census(system, inbox, APP_ACCOUNT, heads, bus.clock))
+        await supervisor.start("census", lambda: Census(system, inbox, APP_ACCOUNT, heads, bus.clock, audit=audit))
 
     async def _start_callout(self, supervisor: Supervisor, bus: Bus, bounds: KnockBounds, heads: Headcount) -> None:
         callout, _ = await self._connect("callout", self.vault.callout)
@@ -191,25 +191,36 @@ class Gate:
     async def introduce(self, path: Path, name: str) -> None:
         """Make the user of this machine its operator, with a credential that lies in the data directory.
 
-        What is there and still good is left; a bucket that has lost its key gets a new one.
+        What is there and still good is left; a bucket that has lost its key gets a new one. Where his name is that of
+        another kind, the fabric is served all the same: another operator can log in.
         """
         name = f"user-{name}"[:63] if subjects.is_master(name) else name
         found = credential.find(path)
+        there = self.identity.ledger.book.identity(name)
         await self._let_in_again(name if found is None else found.name)
-        if found is not None and self._is_good(found):
+        is_open = not self.identity.bus.transport.asks_for_login
+        if found is not None and found.is_open == is_open and self._is_good(found):
+            return
+        if there is not None and there.kind is not Kind.OPERATOR:
+            why = f"there is a {there.kind} of this name: log in as an operator, or start it as another user"
+            log.warning("identity.not_introduced", name=name, why=why)
             return
         ledger, now_ms = self.identity.ledger, self.identity.bus.clock.wall_ms()
         record = IdentityRecord(name=name, kind=Kind.OPERATOR, created_ms=now_ms)
-        made, key = self.identity.authority.new_key(name, label="this machine", keep_ms=None, nkey=None, now_ms=now_ms)
-        there = ledger.book.identity(name)
-        if there is not None and there.kind is not Kind.OPERATOR:
-            raise AlreadyRegistered(f"{name!r} is a {there.kind} here, so this machine's user cannot be its operator")
-        await ledger.change(lambda: [*([] if there else [Write(record, 0)]), Write(key, 0)])
-        seed = found.seed if found is not None else KeyPair.make(Role.USER).seed()
-        issuer = self.vault.issuer.public
-        credential.write(
-            path, Credential(name=name, kind=Kind.OPERATOR, seed=seed, api_key=made.reveal(), issuer=issuer)
+        pair = found.keypair if found is not None else KeyPair.make(Role.USER)
+        made, key = self.identity.authority.new_key(
+            name, label="this machine", keep_ms=None, nkey=pair.public, now_ms=now_ms
         )
+        await ledger.change(lambda: [*([] if there else [Write(record, 0)]), Write(key, 0)])
+        written = Credential(
+            name=name,
+            kind=Kind.OPERATOR,
+            seed=pair.seed(),
+            api_key=made.reveal(),
+            issuer=self.vault.issuer.public,
+            is_open=is_open,
+        )
+        credential.write(path, written)
         self.identity.audit.tell("granted", name, kind=Kind.OPERATOR, why="this machine", credential=key.id)
 
     async def _let_in_again(self, name: str) -> None:

@@ -15,6 +15,7 @@ from typing import Protocol
 import structlog
 
 from antiphon.actors.audit import Audit
+from antiphon.actors.first_use import FirstUse
 from antiphon.actors.kicker import Whom
 from antiphon.actors.ledger import Ledger
 from antiphon.bus.bus import Bus, Call
@@ -34,6 +35,7 @@ from antiphon.decide.identities import (
 from antiphon.decide.knocks import KnockBounds
 from antiphon.decide.limit import Limiter, Rate
 from antiphon.decide.login import DelegatedClaims, Login, advice
+from antiphon.decide.nonces import Nonces
 from antiphon.decide.policy import Access
 from antiphon.decide.ring import Ring
 from antiphon.errors import AntiphonError, NotAllowed, NotAuthenticated, NotConnected, Overloaded
@@ -76,6 +78,8 @@ DOUBTFUL = frozenset(
         Reason.WRONG_INSTANCE,
     }
 )
+ASKED_AGAIN = "asked_again"
+"""Why a token was granted to whoever had asked before: his answer was lost, or two have one credential."""
 RETRY_MS = 1_000
 AGAIN_MS = 2_500
 """When somebody is kicked for the second time: the server waits two seconds for a callout's answer."""
@@ -131,13 +135,15 @@ class IdentityActor(Actor):
         self.kicks = kicks
         self.limits = limits or IdentityBounds()
         self._vault = vault
-        self.ledger = Ledger(bus, changed=self._changed, ring=self._take_ring, tell=self.tell)
+        self.ledger = Ledger(bus, vault.pepper, changed=self._changed, ring=self._take_ring, tell=self.tell)
         self.authority = Authority(
             self.ledger.book, pepper=vault.pepper, issuer=vault.issuer, prefix=bus.prefix, lives=self.limits.lives
         )
+        self.authority.seen = FirstUse(self.authority, self.ledger, self.tell).note
         self._asks: Limiter[str] = Limiter()
         self._failures: Limiter[tuple[str, str]] = Limiter()
         self._untold = Seldom()
+        self._nonces = Nonces()
         self._is_open = False
 
     # -- life
@@ -227,17 +233,23 @@ class IdentityActor(Actor):
         """Hand out tokens for a credential whose owner proves that the nkey is his."""
         asked = call.message
         self._limit(call.caller)
-        if not is_proved(asked.nkey, asked.nonce, asked.credential, asked.proof):
+        if not is_proved(asked.nkey, asked.nonce, asked.credential, asked.at_ms, asked.proof):
             raise self.refused(Refusal(Reason.NO_PROOF, call.caller), call.caller, where="identity.token")
+        if (reason := self._nonces.use(asked.nonce, asked.at_ms, self.bus.clock.wall_ms())) is not None:
+            raise self.refused(Refusal(reason, call.caller), call.caller, where="identity.token")
 
         def decide() -> Bought | Refusal:
             return self.authority.exchange(
                 asked.credential, asked.nkey, asked.instance, call.caller, self.bus.clock.wall_ms()
             )
 
-        if is_doubtful(decide()):
-            await self.freshen(asked.credential)
-        return await self._buy(call.caller, decide)
+        try:
+            if is_doubtful(decide()):
+                await self.freshen(asked.credential)
+            return await self._buy(call.caller, decide)
+        except AntiphonError:
+            self._nonces.forget(asked.nonce)
+            raise
 
     @answers(Enrol)
     async def enrol(self, call: Call[Enrol]) -> TokenGrant:
@@ -273,7 +285,7 @@ class IdentityActor(Actor):
             claims.name,
             kind=claims.kind,
             instance=claims.instance,
-            why=str(bought[0].sort or ""),
+            why=ASKED_AGAIN if bought[0].is_again else str(bought[0].sort or ""),
             by=by if by != claims.name else None,
             credential=claims.jti,
         )

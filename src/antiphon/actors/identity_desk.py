@@ -202,7 +202,8 @@ class IdentityDesk(Actor):
         """Make an API key."""
         self._check(call)
         asked = call.message
-        self._known(asked.identity)
+        if self._known(asked.identity).kind is Kind.NODE:
+            raise NotAllowed(f"{asked.identity!r} is a node, and joins: make a join token with `antiphon node invite`")
         made, record = self._identity().authority.new_key(
             asked.identity,
             label=asked.label,

@@ -15,10 +15,11 @@ import structlog
 from antiphon.bus.assets import identity_of
 from antiphon.bus.bus import Bus
 from antiphon.bus.protocol import Entry, KeyValue, Watch
-from antiphon.decide.book import POLICY, RING, Book
+from antiphon.decide.book import KINDS, POLICY, RING, Book
 from antiphon.decide.identities import IdentityRecord, Record
 from antiphon.errors import NotConnected, Overloaded
 from antiphon.identity.authority import Write
+from antiphon.identity.record_mac import opened, signed
 
 log = structlog.get_logger("antiphon.identity")
 
@@ -36,6 +37,7 @@ class Ledger:
     def __init__(
         self,
         bus: Bus,
+        pepper: bytes,
         *,
         changed: Callable[[str, Record | None, Record | None], None],
         ring: Callable[[bytes], None],
@@ -45,12 +47,14 @@ class Ledger:
 
         Args:
             bus: a master's bus.
+            pepper: what records are authenticated with.
             changed: called with the key and the record before and after (None: not there) of every change, before
                 anybody reads it.
             ring: called with the sealed signing keys whenever they change.
             tell: puts work into the mailbox of the actor that holds the ledger.
         """
         self.bus = bus
+        self._pepper = pepper
         self.book = Book()
         self._changed = changed
         self._ring = ring
@@ -90,7 +94,7 @@ class Ledger:
 
     async def _write(self, write: Write) -> None:
         key = _key(write.record)
-        data = write.record.model_dump_json(exclude_none=True).encode()
+        data = self._signed(key, write.record)
         revision = await self.kv.update(key, data, write.revision)
         if revision is not None:
             self._take(key, data, revision)
@@ -133,7 +137,7 @@ class Ledger:
         if entry.is_lost:
             self.book.revisions.pop(entry.key, None)
             if held is not None:
-                self._tell(partial(self._write_back, entry.key, held.model_dump_json(exclude_none=True).encode()))
+                self._tell(partial(self._write_back, entry.key, self._signed(entry.key, held)))
             elif entry.key == RING and self.book.ring is not None:
                 self._tell(partial(self._write_back, RING, self.book.ring))
             return
@@ -142,6 +146,13 @@ class Ledger:
     def _take(self, key: str, value: bytes | None, revision: int) -> None:
         before = self.book.records.get(key)
         was_denied = len(self.book.denied)
+        if value is not None and key.partition(".")[0] in KINDS:
+            value = opened(value, self._pepper, self._place(key))
+            if value is None:
+                log.error("identity.record_forged", key=key)
+                if key in self.book.records:  # as it was; so the next change of it is written over what stands there
+                    self.book.revisions[key] = revision
+                return
         if not self.book.take(key, value, revision):
             log.error("identity.record_unreadable", key=key)
             return
@@ -150,6 +161,12 @@ class Ledger:
                 self._ring(value)
         elif key != POLICY and (self.book.records.get(key) is not before or len(self.book.denied) > was_denied):
             self._changed(key, before, self.book.records.get(key))
+
+    def _signed(self, key: str, record: Record) -> bytes:
+        return signed(record.model_dump_json(exclude_none=True).encode(), self._pepper, self._place(key))
+
+    def _place(self, key: str) -> str:
+        return f"{self.bus.prefix}.{key}"
 
     async def _write_back(self, key: str, data: bytes) -> None:
         try:

@@ -124,6 +124,13 @@ class StrictClient(Client):
         """Whether the server's greeting asked for one."""
         return bool(self._server_info.get("auth_required"))
 
+    def _connect_command(self) -> bytes:
+        """Return the first line; a token is told to a server that asks for a login and to no other."""
+        if not self.asks_for_login:
+            self.options["token"] = None
+        command: bytes = super()._connect_command()
+        return command
+
     @property
     def asks_for_certificate(self) -> bool:
         """Whether the server's greeting asked for one."""

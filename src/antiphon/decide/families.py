@@ -4,7 +4,8 @@ Every use of a refresh token makes its successor, and only the newest is good (R
 that has already been used comes again, two parties hold the line and nobody can tell which is the thief, so the family
 is revoked. There is one honest way to use a token twice: the answer was lost. For a short grace the token just before
 the newest one is therefore answered again, with the *same* successor, which is a function of the token and the masters'
-secret: asking again gives nobody a second line.
+secret: asking again gives nobody a second line. Nor does it while nothing was lost: once an access token of the newest
+grant was used, somebody has that grant, and who asks for it again is somebody else.
 
 A family is bound to a key. Whoever holds a token without that key is refused and changes nothing, otherwise a token
 that leaked from an old backup would be enough to lock its owner out.
@@ -100,7 +101,7 @@ def judge(
         return Refuse(closed)
     if compare_digest(family.current, presented.digest):
         return Issue(_rotated(family, presented.successor, now_ms, life))
-    if _is_asked_again(family, presented) and now_ms - family.rotated_ms <= life.grace_ms:
+    if _is_asked_again(family, presented) and _is_lost(family) and now_ms - family.rotated_ms <= life.grace_ms:
         return Issue(family, is_again=True)
     return Refuse(Reason.REUSED, revoke(family, Reason.REUSED))
 
@@ -108,6 +109,13 @@ def judge(
 def revoke(family: FamilyRecord, why: str) -> FamilyRecord:
     """Return the family revoked; the first reason stays."""
     return family if family.revoked is not None else family.model_copy(update={"revoked": why})
+
+
+def used(family: FamilyRecord, issued_ms: int) -> FamilyRecord | None:
+    """Return the record once a token of this age is used; None where that changes nothing."""
+    if family.is_used or family.revoked is not None or issued_ms < family.rotated_ms:
+        return None
+    return family.model_copy(update={"is_used": True})
 
 
 def is_alive(family: FamilyRecord, now_ms: int) -> bool:
@@ -129,9 +137,15 @@ def _rotated(family: FamilyRecord, successor: str, now_ms: int, life: Life) -> F
         "current": successor,
         "previous": family.current,
         "rotated_ms": now_ms,
+        "is_used": False,
         "expires_ms": now_ms + (family.idle_ms or life.idle_ms),
     }
     return family.model_copy(update=changed)
+
+
+def _is_lost(family: FamilyRecord) -> bool:
+    """Whether the newest grant may never have arrived."""
+    return not family.is_used
 
 
 def _is_asked_again(family: FamilyRecord, presented: Presented) -> bool:

@@ -43,6 +43,8 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     ISSUED_BEFORE = "issued_before"
     NO_PROOF = "no_proof"
+    WRONG_CLOCK = "wrong_clock"
+    REPLAYED = "replayed"
     WRONG_KEY = "wrong_key"
     WRONG_NAME = "wrong_name"
     WRONG_KIND = "wrong_kind"
@@ -108,6 +110,8 @@ class FamilyRecord(Record):
     previous: Digest | None = None
     created_ms: Count = 0
     rotated_ms: Count = 0
+    is_used: bool = False
+    """Whether an access token was used since the newest rotation: what was handed out then has arrived."""
     expires_ms: Count
     idle_ms: Count | None = None
     """How long it lives without use; None: as long as families do. Shorter for what can begin anew at any time."""

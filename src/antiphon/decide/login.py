@@ -162,7 +162,7 @@ def judge_api_key(
         return Reason.EXPIRED
     if record.nkey is not None and not compare_digest(record.nkey, nkey):
         return Reason.WRONG_KEY
-    return _named(identity, record.identity) or _standing(identity, record.created_ms)
+    return _named(identity, record.identity) or _standing(identity, record.created_ms) or _keyless(identity)
 
 
 def judge_family(family: FamilyRecord, identity: IdentityRecord | None) -> Reason | None:
@@ -256,6 +256,8 @@ _ADVICE: Final = {
     Reason.MISSING: "a credential is needed: `antiphon login`; on the server's own machine `antiphon up` makes one",
     Reason.EXPIRED: _RENEW,
     Reason.ISSUED_BEFORE: _RENEW,
+    Reason.SUSPENDED: "this identity is suspended: an operator can let it in again, `antiphon identity resume`",
+    Reason.WRONG_CLOCK: "this machine's clock is more than five minutes from the masters': set it (NTP)",
     Reason.REVOKED_TOKEN: _RENEW,
     Reason.UNKNOWN_KEY_ID: _RENEW,
     Reason.BAD_SIGNATURE: _RENEW,
@@ -284,6 +286,11 @@ def _standing(identity: IdentityRecord | None, issued_ms: int, kind: Kind | None
     if identity.status is not Standing.ACTIVE:
         return Reason.SUSPENDED
     return Reason.ISSUED_BEFORE if issued_ms < identity.not_before_ms else None
+
+
+def _keyless(identity: IdentityRecord | None) -> Reason | None:
+    """Return why an identity is to have no API key: a node's instances are counted and told apart by how they join."""
+    return Reason.WRONG_KIND if identity is not None and identity.kind is Kind.NODE else None
 
 
 def _source(claims: AccessClaims, source: FamilyRecord | ApiKeyRecord | None, now_ms: int) -> Reason | None:

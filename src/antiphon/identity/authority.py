@@ -7,6 +7,7 @@ the newer record, so no credential is spent twice.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -73,6 +74,8 @@ class Bought:
     writes: tuple[Write, ...] = ()
     refresh: Opaque | None = None
     sort: Sort | None = None
+    is_again: bool = False
+    """Whether the same was handed out before, and the answer may have been lost."""
 
 
 class Authority:
@@ -87,6 +90,8 @@ class Authority:
         self.lives = lives or Lives()
         self._pepper = pepper
         self._ring: Ring | None = None
+        self.seen: Callable[[AccessClaims], None] = lambda _claims: None
+        """Is told of every access token that is good, whenever it is judged."""
         self.keys = KeySet(())
 
     @property
@@ -127,11 +132,23 @@ class Authority:
         reason = self._judge_access(claims, nkey, now_ms)
         if reason is not None:
             return Refusal(reason, claims.name, claims.jti)
+        self.seen(claims)
         return login.full(claims, prefix=self.prefix)
 
     def judge_badge(self, claims: AccessClaims, now_ms: int) -> Reason | None:
         """Return why a token whose signature is good is refused as a badge; masters' own hang on nothing."""
-        return None if claims.kind is Kind.MASTER else self._judge_access(claims, claims.nkey, now_ms)
+        if claims.kind is Kind.MASTER:
+            return None
+        reason = self._judge_access(claims, claims.nkey, now_ms)
+        if reason is None:
+            self.seen(claims)
+        return reason
+
+    def first_use(self, claims: AccessClaims) -> tuple[Write, ...]:
+        """Return what has to be written because a token is used."""
+        family = self.book.family(claims.family) if claims.family else None
+        used = families.used(family, claims.issued_ms) if family is not None else None
+        return () if used is None else (Write(used, self.book.revision(used.key)),)
 
     def own_badge(self, name: str, nkey: str, now_ms: int) -> str:
         """Return a master's own badge, where the server does not ask who it is."""
@@ -196,7 +213,7 @@ class Authority:
         Args:
             credential: the opaque credential.
             nkey: the public key.
-            instance: with a join token or a node's API key: which instance it is to be.
+            instance: with a join token: which instance it is to be.
             caller: the name that the request came under.
             now_ms: wall clock.
         """
@@ -206,9 +223,7 @@ class Authority:
         if found.sort is Sort.JOIN:
             return self._join(found, nkey, instance, caller, now_ms)
         bought = (
-            self._with_key(found, nkey, instance, now_ms)
-            if found.sort is Sort.API_KEY
-            else self._refresh(found, nkey, now_ms)
+            self._with_key(found, nkey, now_ms) if found.sort is Sort.API_KEY else self._refresh(found, nkey, now_ms)
         )
         if isinstance(bought, Bought) and bought.claims.name != caller:
             return Refusal(Reason.WRONG_NAME, caller, str(found))
@@ -291,14 +306,13 @@ class Authority:
         """Return the key set, signed by the issuer."""
         return sign_document(self.ring, self.issuer, self.prefix, now_ms)
 
-    def _with_key(self, found: Opaque, nkey: str, instance: str | None, now_ms: int) -> Bought | Refusal:
+    def _with_key(self, found: Opaque, nkey: str, now_ms: int) -> Bought | Refusal:
         key = self.book.api_key(found.id)
         identity = self.book.identity(key.identity) if key else None
         reason = login.judge_api_key(key, found.mac(self._pepper), nkey, identity, now_ms)
         if reason is not None or identity is None or key is None:
             return Refusal(reason or Reason.UNKNOWN_IDENTITY, identity.name if identity else "?", str(found))
-        place = instance if identity.kind is Kind.NODE else None
-        claims = self._claims(identity, place, nkey, now_ms, key=key.id, until_ms=key.expires_ms)
+        claims = self._claims(identity, None, nkey, now_ms, key=key.id, until_ms=key.expires_ms)
         if claims.expires_ms <= now_ms:
             return Refusal(Reason.EXPIRED, identity.name, str(found))
         return Bought(claims, sort=found.sort)
@@ -320,7 +334,7 @@ class Authority:
         assert identity is not None, "judge_family has refused a family without one"
         claims = self._claims(identity, family.instance, nkey, now_ms, family=family.id)
         writes = () if verdict.is_again else (Write(verdict.family, revision),)
-        return Bought(claims, writes, successor, found.sort)
+        return Bought(claims, writes, successor, found.sort, verdict.is_again)
 
     def _join(self, found: Opaque, nkey: str, instance: str | None, caller: str, now_ms: int) -> Bought | Refusal:
         if instance is None:

@@ -28,13 +28,16 @@ from antiphon.errors import InvalidSetting
 from antiphon.identity import credential as files
 from antiphon.identity import kept, opaque
 from antiphon.identity.opaque import Sort
-from antiphon.identity.session import Place, Session, Source
+from antiphon.identity.session import Place, Session, Source, may_show, wrong_door
 from antiphon.identity.sources import FileSource, JoinSource, KeySource, LocalSource
 from antiphon.messages.base import Kind
 
 FILE_VARIABLE: Final = "ANTIPHON_CREDENTIALS"
 TOKEN_VARIABLE: Final = "ANTIPHON_TOKEN"  # noqa: S105 - the name of a variable
 NAME_VARIABLE: Final = "ANTIPHON_NAME"
+
+
+NODES_JOIN: Final = "an API key is for a publisher or operator; a node takes a join token: `antiphon node invite`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,9 @@ async def connect(
         raise InvalidSetting(f"this credential is for the fabric {fabric!r}: $ANTIPHON_PREFIX is {place.prefix!r}")
     bus.rights = grants(granted.kind, granted.name, granted.instance, prefix=place.prefix)
     bus.verify = partial(_verify, session, place.prefix)
+    if not may_show(asks=bus.transport.asks_for_login, is_open=session.is_open):
+        await bus.close()
+        raise wrong_door(endpoint)
     if not bus.transport.asks_for_login:
         from antiphon.identity.held_keys import put_on_badge  # noqa: PLC0415 - costs 5 MB, which few processes need
 
@@ -204,6 +210,8 @@ def _with_token(place: Place, text: str, path: Path) -> Source:
     if found is None or found.sort is Sort.REFRESH:
         raise InvalidSetting(f"${TOKEN_VARIABLE} is neither an API key nor a join token: one letter may be missing")
     if found.sort is Sort.API_KEY:
+        if place.kind is Kind.NODE:
+            raise InvalidSetting(NODES_JOIN)
         return KeySource(place, text.strip())
     if place.kind is not Kind.NODE or place.instance is None:
         raise InvalidSetting("a join token is for a node; publishers and operators take an API key")

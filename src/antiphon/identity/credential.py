@@ -52,6 +52,8 @@ class Credential(BaseModel):
     api_key: Secret | None = Field(default=None, repr=False)
     issuer: Nkey | None = None
     """The fabric's issuer (`A...`), by which key sets are checked; None before the first exchange."""
+    is_open: bool = False
+    """Whether it was made on a server that asks nobody: only then is it ever shown on one."""
     keys: Annotated[str, Field(max_length=8_192)] | None = None
     """The key set that came with the access token (`jwks.py`): what verifies the tokens of others."""
 
@@ -110,7 +112,8 @@ def read(path: Path) -> Credential:
         return Credential.model_validate_json(text)
     except ValidationError as error:
         wrong = ", ".join(".".join(map(str, one["loc"])) or one["type"] for one in error.errors(include_input=False))
-        raise SecretsUnusable(f"{path} is no credential, or was damaged ({wrong}): get a new one") from None
+        advice = "`antiphon up` makes a new one" if path.name == OPERATOR else "log in again with `antiphon login`"
+        raise SecretsUnusable(f"{path} is no credential, or was damaged ({wrong}): delete it, and {advice}") from None
 
 
 def find(path: Path) -> Credential | None:

@@ -9,6 +9,7 @@ from antiphon.bus.home import prepare
 from antiphon.errors import InvalidSetting
 from antiphon.identity import credential as files
 from antiphon.identity import kept, opaque
+from antiphon.identity.connect import NODES_JOIN
 from antiphon.identity.credential import Credential
 from antiphon.identity.keypair import KeyPair, Role
 from antiphon.identity.opaque import Sort
@@ -31,7 +32,7 @@ class LoggedIn:
     grant: TokenGrant
 
 
-async def log_in(place: Place, token: str, data: Path) -> LoggedIn:
+async def log_in(place: Place, token: str, data: Path, key: KeyPair | None = None) -> LoggedIn:
     """Keep in a data directory what an API key or a join token buys; commands and nodes find it there.
 
     A publisher or operator is from then on who asks from this directory, where no other name is given.
@@ -40,9 +41,10 @@ async def log_in(place: Place, token: str, data: Path) -> LoggedIn:
         place: the server, and who is to be there; of a node, which instance.
         token: the API key or join token.
         data: the data directory.
+        key: the nkey that an API key is bound to; default: a new one.
 
     Raises:
-        InvalidSetting: it is neither, or a join token without an instance of a node.
+        InvalidSetting: it is neither, a join token without an instance of a node, or an API key for a node.
         NotAuthenticated: it is refused.
         NotConnected: nobody is there.
     """
@@ -55,11 +57,13 @@ async def log_in(place: Place, token: str, data: Path) -> LoggedIn:
             raise InvalidSetting("a join token makes an instance of a node: log in with --kind node")
         path = files.path_of(home, place.name, place.instance)
         return LoggedIn(path, (await JoinSource(place, token.strip(), path).obtain(None, 0)).grant)
-    key = KeyPair.make(Role.USER)
-    grant = await place.ask(None, key, token.strip())
-    path = files.path_of(home, grant.name, grant.instance)
-    made = Credential(name=grant.name, kind=grant.kind, instance=grant.instance, seed=key.seed(), api_key=token.strip())
-    files.write(path, with_grant(made, grant))
-    if grant.kind is not Kind.NODE:
-        kept.choose(home, grant.name)
+    if place.kind is Kind.NODE:
+        raise InvalidSetting(NODES_JOIN)
+    key = key or KeyPair.make(Role.USER)
+    answered = await place.ask(None, key, token.strip())
+    grant = answered.grant
+    path = files.path_of(home, grant.name)
+    made = Credential(name=grant.name, kind=grant.kind, seed=key.seed(), api_key=token.strip())
+    files.write(path, with_grant(made, answered))
+    kept.choose(home, grant.name)
     return LoggedIn(path, grant)

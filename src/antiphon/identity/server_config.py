@@ -105,5 +105,9 @@ def production(public: PublicNames, limits: AccountLimits | None = None) -> str:
 #   - The masters need the folder `keys` that these keys are from, with mode 0700; whoever has it is the fabric.
 #   - Add `tls {{ ... }}`, because tokens travel in a client's first line, and `jetstream {{ store_dir: ... }}`.
 #   - Leave `no_auth_user` out: it would let everybody in.
+#   - Sockets that have not logged in count as connections until two seconds have passed; hence the room below.
+ping_interval: "5s"
+ping_max: 2
+max_connections: {(limits or AccountLimits()).connections * 2}
 {configuration(public, limits)}
 """

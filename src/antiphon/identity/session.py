@@ -12,7 +12,8 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from random import Random
 from typing import Final, Protocol
 
 import structlog
@@ -25,12 +26,14 @@ from antiphon.errors import AntiphonError, InvalidSetting, NotAuthenticated, Out
 from antiphon.identity.keypair import KeyPair
 from antiphon.identity.proof import prove
 from antiphon.messages.base import Kind
-from antiphon.messages.tokens import TokenAsk, TokenGrant
+from antiphon.messages.tokens import KeysAsk, TokenAsk, TokenGrant
 
 log = structlog.get_logger("antiphon.identity")
 
 RENEW_SHARE: Final = 0.75
 """Of a token's life: the rest is for trying again."""
+JITTER_SHARE: Final = 0.05
+"""Of a token's life, by which a process is later than that: two with one credential do not ask at the same time."""
 SPARE_MS: Final = 2_000
 """A token that has less left than this is not shown to a server any more."""
 RETRY_MS: Final = 1_000
@@ -49,12 +52,16 @@ class Held:
         grant: the tokens.
         got_ms: when they were had.
         life_ms: how long the access token lives as a whole; None for one that is new. One from a file is older.
+        is_open: whether they were had on a server that asks nobody, and may be shown on one.
+        jitter: this process's share of `JITTER_SHARE`.
     """
 
     key: KeyPair
     grant: TokenGrant
     got_ms: int
     life_ms: int | None = None
+    is_open: bool = False
+    jitter: float = 0.0
 
     @property
     def expires_ms(self) -> int:
@@ -65,7 +72,8 @@ class Held:
     def renew_ms(self) -> int:
         """When the next one is asked for."""
         life_ms = self.grant.expires_in_ms if self.life_ms is None else self.life_ms
-        return max(self.got_ms, self.expires_ms - spare_ms(life_ms))
+        late_ms = int(life_ms * JITTER_SHARE * self.jitter)
+        return max(self.got_ms, self.expires_ms - spare_ms(life_ms) + late_ms)
 
 
 def spare_ms(life_ms: int) -> int:
@@ -87,7 +95,8 @@ class Source(Protocol):
 class Session:
     """The login of one process; give it to the transport, then `begin` with the bus that stands on it."""
 
-    def __init__(self, source: Source, now_ms: Callable[[], int]) -> None:
+    def __init__(self, source: Source, now_ms: Callable[[], int], dice: Random | None = None) -> None:
+        self._jitter = (dice or Random()).random()  # noqa: S311 - no secret; of the process, so that a copy has another
         self._source = source
         self._now_ms = now_ms
         self._held: Held | None = None
@@ -105,6 +114,11 @@ class Session:
     def grant(self) -> TokenGrant | None:
         """What was granted last."""
         return self._held.grant if self._held else None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the tokens may be shown on a server that asks nobody: they were had on one."""
+        return self._held is not None and self._held.is_open
 
     @property
     def expires_in_ms(self) -> int:
@@ -144,7 +158,8 @@ class Session:
                 await self._renewing
 
     async def _obtain(self, live: Bus | None) -> Held:
-        self._held = await self._source.obtain(live, self._now_ms(), but=self._refused)
+        held = await self._source.obtain(live, self._now_ms(), but=self._refused)
+        self._held = replace(held, jitter=self._jitter)
         return self._held
 
     def _is_due(self) -> bool:
@@ -207,23 +222,30 @@ class Place:
     kind: Kind
     instance: str | None = None
 
-    async def ask(self, live: Bus | None, key: KeyPair, credential: str) -> TokenGrant:
+    async def ask(
+        self, live: Bus | None, key: KeyPair, credential: str, *, issuer: str | None = None, is_open: bool | None = None
+    ) -> Answered:
         """Return what a credential buys: over a live connection, else over one that can do nothing else.
 
-        Raises `NotAuthenticated` when it is refused, `NotConnected` when nobody is there.
+        Args:
+            live: the live connection.
+            key: the process's own.
+            credential: what to buy with.
+            issuer: the fabric that the credential belongs to, None before the first exchange.
+            is_open: whether it was made on a server that asks nobody, None before the first exchange.
+
+        Raises `NotAuthenticated` when it is refused, `NotConnected` when nobody is there, and `InvalidSetting` when the
+        server is not the one that it belongs to; then it was not shown to anybody who listens.
         """
-        nonce = secrets.token_hex(16)
-        proof = prove(key, nonce, credential)
-        ask = TokenAsk(credential=credential, nkey=key.public, nonce=nonce, proof=proof, instance=self.instance)
         if live is not None and live.transport.is_connected:
-            return await live.ask(ask, budget_ms=ASK_MS)
+            return await self._bought(live, key, credential, issuer, is_open)
         bus = await connect(self.name, endpoint=self.endpoint, prefix=self.prefix, logins=Fixed(key, credential))
         try:
             await bus.transport.flush()
             if getattr(bus.transport, "violations", 0):  # it may not even hear its own answers
                 text = f"this credential is not that of {self.name!r}: say whose it is, by --name or $ANTIPHON_NAME"
                 raise NotAuthenticated(text)
-            return await bus.ask(ask, budget_ms=ASK_MS)
+            return await self._bought(bus, key, credential, issuer, is_open)
         except OutOfBudget:
             if getattr(bus.transport, "violations", 0):
                 text = f"the server's fabric is another one: $ANTIPHON_PREFIX is {self.prefix!r} here"
@@ -231,6 +253,64 @@ class Place:
             raise
         finally:
             await bus.close()
+
+    async def _bought(
+        self, bus: Bus, key: KeyPair, credential: str, issuer: str | None, is_open: bool | None
+    ) -> Answered:
+        asks = bus.transport.asks_for_login
+        if not may_show(asks=asks, is_open=is_open):
+            raise wrong_door(self.endpoint)
+        if not asks and issuer is not None:
+            await self._find(bus, issuer)
+        nonce = secrets.token_hex(16)
+        at_ms = bus.clock.wall_ms()
+        proof = prove(key, nonce, credential, at_ms)
+        ask = TokenAsk(
+            credential=credential, nkey=key.public, nonce=nonce, at_ms=at_ms, proof=proof, instance=self.instance
+        )
+        grant = await bus.ask(ask, budget_ms=ASK_MS)
+        if issuer not in (None, grant.issuer):
+            raise InvalidSetting(f"whoever answers at {self.endpoint.url} is not the fabric of this credential")
+        return Answered(grant, not asks)
+
+    async def _find(self, bus: Bus, issuer: str) -> None:
+        """Return if a fabric is there; raise `InvalidSetting` where whoever answers is another one.
+
+        It is no proof, because anybody may play the document back; it keeps a credential from a server that is only
+        the wrong one.
+        """
+        from antiphon.identity.jwks import read_document  # noqa: PLC0415 - costs 5 MB, which few processes need
+
+        document = (await bus.ask(KeysAsk(), budget_ms=ASK_MS)).document
+        try:
+            read_document(document, issuer, self.prefix, bus.clock.wall_ms())
+        except NotAuthenticated as error:
+            text = f"the fabric at {self.endpoint.url} is not that of this credential, which was not shown"
+            raise InvalidSetting(f"{text}: {error.text}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a credential has bought, and whether on a server that asks nobody."""
+
+    grant: TokenGrant
+    is_open: bool
+
+
+def may_show(*, asks: bool, is_open: bool | None) -> bool:
+    """Whether a credential may be shown on a server that asks who comes in, or asks nobody.
+
+    What is published on one that asks nobody is heard by all; only what was made there is worth no more than that.
+    """
+    return asks or is_open is not False
+
+
+def wrong_door(endpoint: Endpoint) -> InvalidSetting:
+    """Return the error for a credential that would be shown to everybody who listens."""
+    return InvalidSetting(
+        f"this credential is for a server that asks who comes in, and {endpoint.url} asks nobody: it was not shown. "
+        "Is it the right server? For one that asks nobody, log in there with a key of its own"
+    )
 
 
 class Fixed:

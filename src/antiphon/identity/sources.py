@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TypedDict
 
 from antiphon.bus.bus import Bus
 from antiphon.bus.connect import connect
-from antiphon.errors import NotAuthenticated
+from antiphon.errors import InvalidSetting, NotAuthenticated
 from antiphon.identity import credential as files
 from antiphon.identity.credential import Credential
 from antiphon.identity.keypair import KeyPair, Role
-from antiphon.identity.session import ASK_MS, Held, Place, Session, spare_ms
+from antiphon.identity.session import ASK_MS, Answered, Held, Place, Session, spare_ms
 from antiphon.messages.base import Kind
 from antiphon.messages.tokens import Enrol, TokenGrant
 
@@ -33,13 +34,13 @@ class FileSource:
             left_ms = found.access_expires_ms - wall_ms()
             is_due = left_ms <= spare_ms(found.access_life_ms)
             if found.access not in (None, but) and found.issuer is not None and not is_due:
-                return Held(found.keypair, _remembered(found, left_ms), now_ms, found.access_life_ms)
+                return Held(found.keypair, _remembered(found, left_ms), now_ms, found.access_life_ms, found.is_open)
             credential = found.refresh or found.api_key
             if credential is None:
                 raise NotAuthenticated(f"{self.path} has nothing to get a token with: log in again")
-            grant = await self.place.ask(live, found.keypair, credential)
-            held.replace(with_grant(found, grant))
-            return Held(found.keypair, grant, now_ms)
+            answered = await self.place.ask(live, found.keypair, credential, issuer=found.issuer, is_open=found.is_open)
+            held.replace(with_grant(found, answered))
+            return Held(found.keypair, answered.grant, now_ms, is_open=answered.is_open)
 
 
 class KeySource:
@@ -49,10 +50,13 @@ class KeySource:
         self._place = place
         self._api_key = api_key
         self._key = KeyPair.make(Role.USER)
+        self._first: Answered | None = None
 
     async def obtain(self, live: Bus | None, now_ms: int, *, but: str | None = None) -> Held:  # noqa: ARG002 - all are new
-        """Return a new token."""
-        return Held(self._key, await self._place.ask(live, self._key, self._api_key), now_ms)
+        """Return a new token, from the fabric that the first one was from."""
+        answered = await self._place.ask(live, self._key, self._api_key, **_pinned(self._first))
+        self._first = self._first or answered
+        return Held(self._key, answered.grant, now_ms, is_open=answered.is_open)
 
 
 class JoinSource:
@@ -62,27 +66,46 @@ class JoinSource:
         self._place = place
         self._join = join
         self._file = FileSource(place, path)
+        self._has_joined = False
 
     async def obtain(self, live: Bus | None, now_ms: int, *, but: str | None = None) -> Held:
-        """Join once; from then on the file is enough."""
+        """Join once; from then on the file is enough.
+
+        A file that is refused when the process starts is replaced: who has given it a token wants that to be used.
+        Later it is not, or nobody could be put out who has a token left.
+        """
+        found = files.find(self._file.path)
+        if found is None or found.refresh is None:
+            held = await self._join_as(found, live, now_ms)
+        else:
+            try:  # at first its token is not taken for good, which a revoked one still looks like
+                held = await self._file.obtain(live, now_ms, but=but if self._has_joined else found.access)
+            except NotAuthenticated:
+                if self._has_joined:
+                    raise
+                held = await self._join_as(found, live, now_ms)
+        self._has_joined = True
+        return held
+
+    async def _join_as(self, found: Credential | None, live: Bus | None, now_ms: int) -> Held:
+        """Join with the key of a credential that was found, or a new one; nothing is lost of one by a refusal."""
         path, place = self._file.path, self._place
-        is_new = not path.exists()
-        if is_new:
+        if found is None:
             # The key first: if the answer is lost, the same instance with the same key may ask again.
             seed = KeyPair.make(Role.USER).seed()
             files.write(path, Credential(name=place.name, kind=Kind.NODE, instance=place.instance, seed=seed))
         async with files.held(path) as held:
-            found = held.credential
-            if found.refresh is None:
+            there = held.credential
+            if there.refresh is None or (found is not None and there.refresh == found.refresh):
                 try:
-                    grant = await place.ask(live, found.keypair, self._join)
+                    answered = await place.ask(live, there.keypair, self._join)
                 except NotAuthenticated:
-                    if is_new:  # nothing was handed out for it
+                    if found is None:  # nothing was handed out for it
                         files.discard(path)
                     raise
-                held.replace(with_grant(found, grant))
-                return Held(found.keypair, grant, now_ms)
-        return await self._file.obtain(live, now_ms, but=but)
+                held.replace(with_grant(there, answered))
+                return Held(there.keypair, answered.grant, now_ms, is_open=answered.is_open)
+        return await self._file.obtain(live, now_ms)  # another process has joined meanwhile
 
 
 class LocalSource:
@@ -92,40 +115,56 @@ class LocalSource:
         self._place = place
         self.operator = operator
         self._key = KeyPair.make(Role.USER)
-        self._refresh: str | None = None
+        self._last: Answered | None = None
 
     async def obtain(self, live: Bus | None, now_ms: int, *, but: str | None = None) -> Held:  # noqa: ARG002 - all are new
         """Renew by the refresh token; begin anew, by the operator, where that is not accepted any more."""
-        grant = None
-        if self._refresh is not None:
+        answered, last = None, self._last
+        if last is not None and last.grant.refresh is not None:
             try:
-                grant = await self._place.ask(live, self._key, self._refresh)
+                answered = await self._place.ask(live, self._key, last.grant.refresh, **_pinned(last))
             except NotAuthenticated:
-                grant = None
-        grant = grant or await self._enrol(now_ms)
-        self._refresh = grant.refresh
-        return Held(self._key, grant, now_ms)
+                answered = None
+        answered = self._last = answered or await self._enrol(now_ms)
+        return Held(self._key, answered.grant, now_ms, is_open=answered.is_open)
 
-    async def _enrol(self, now_ms: int) -> TokenGrant:
+    async def _enrol(self, now_ms: int) -> Answered:
         place, operator = self._place, files.read(self.operator)
         theirs = Place(place.endpoint, place.prefix, operator.name, operator.kind)
         session = Session(FileSource(theirs, self.operator), lambda: now_ms)
         bus = await connect(operator.name, endpoint=place.endpoint, prefix=place.prefix, logins=session)
         try:
             ask = Enrol(name=place.name, kind=place.kind, instance=place.instance, nkey=self._key.public)
-            return await bus.ask(ask, budget_ms=ASK_MS)
+            return Answered(await bus.ask(ask, budget_ms=ASK_MS), not bus.transport.asks_for_login)
         finally:
             await bus.close()
 
 
-def with_grant(found: Credential, grant: TokenGrant) -> Credential:
-    """Return a credential with what was granted; a refresh token that was used is gone."""
+class _Pinned(TypedDict, total=False):
+    issuer: str
+    is_open: bool
+
+
+def _pinned(answered: Answered | None) -> _Pinned:
+    """Return what a credential belongs to that is kept in memory."""
+    return {} if answered is None else {"issuer": answered.grant.issuer, "is_open": answered.is_open}
+
+
+def with_grant(found: Credential, answered: Answered) -> Credential:
+    """Return a credential with what was granted; a refresh token that was used is gone.
+
+    The fabric that it belongs to stays what it was first; a credential that has come in at a door is for doors.
+    """
+    grant = answered.grant
+    if found.issuer not in (None, grant.issuer):
+        raise InvalidSetting(f"{found.name} was granted a token by another fabric than the credential is for")
     changed = {
         "access": grant.access,
         "access_expires_ms": wall_ms() + grant.expires_in_ms,
         "access_life_ms": grant.expires_in_ms,
         "refresh": grant.refresh,
         "issuer": grant.issuer,
+        "is_open": answered.is_open,
         "keys": grant.keys,
         "kind": grant.kind,
     }

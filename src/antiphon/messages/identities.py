@@ -214,7 +214,7 @@ class IdentityAudited(Fact):
     at_ms: Count
     what: Literal[
         "connected", "granted", "refused", "created", "changed", "suspended", "resumed", "revoked", "kicked",
-        "rotated", "invited", "violated",
+        "rotated", "invited", "violated", "doubled",
     ]  # fmt: skip
     who: Label = Field(description="the name that was given; of a refusal it is a claim")
     kind: Label | None = None

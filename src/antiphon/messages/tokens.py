@@ -57,7 +57,7 @@ class TokenGrant(Message):
 class TokenAsk(Request[TokenGrant]):
     """Ask for an access token with an API key, a join token or a refresh token.
 
-    The proof is the nkey's signature over `<nonce>.<SHA-256 of the credential in hexadecimal>`.
+    The proof is the nkey's signature over `<nonce>.<at_ms>.<SHA-256 of the credential in hexadecimal>`.
     """
 
     route = Route(
@@ -66,7 +66,8 @@ class TokenAsk(Request[TokenGrant]):
 
     credential: Secret
     nkey: Nkey
-    nonce: Nonce
+    nonce: Nonce = Field(description="drawn for this request; one that was used is refused")
+    at_ms: Count = Field(description="the asker's wall clock; five minutes from the masters' is too far")
     proof: Proof
     instance: Name | None = Field(default=None, description="with a join token: which instance it wants to be")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
@@ -17,6 +18,7 @@ def login(
     name: str | None = None,
     kind: Literal["publisher", "node", "operator", "analyst"] = "publisher",
     instance: str | None = None,
+    seed: Path | None = None,
     output: Annotated[Literal["table", "json"], Parameter(name=["--output", "-o"])] = "table",
     at: Connection = Connection(),  # noqa: B008 - frozen
 ) -> int:
@@ -29,9 +31,10 @@ def login(
         name: whose it is; default: $ANTIPHON_NAME, or this user's name.
         kind: with a join token, node.
         instance: which instance of the node this machine is to be; drawn if it is not given.
+        seed: a file, for this user alone, with the nkey that the API key is bound to (`antiphon key create --nkey`).
         output: how to write what was made to stdout; table is the file's name.
         at: where the server is.
     """
     from antiphon.cli.identity import enter  # noqa: PLC0415 - not for --help
 
-    return enter.login(at, name=name, kind=kind, instance=instance, output=output)
+    return enter.login(at, name=name, kind=kind, instance=instance, seed=seed, output=output)

@@ -17,13 +17,15 @@ def master(
     *,
     name: str | None = None,
     keys: Annotated[Path | None, Parameter(env_var="ANTIPHON_KEYS")] = None,
+    open_: Annotated[bool, Parameter(name="--open", negative="")] = False,
     at: Connection = Connection(),  # noqa: B008 - frozen
 ) -> None:
     """Answer searches and keep the registry; several masters share the work.
 
     Args:
         name: the master's name, `master` or `master-...`; drawn if it is not given.
-        keys: the fabric's keys folder, where the server asks the callout who comes in; default: $ANTIPHON_KEYS.
+        keys: the fabric's keys folder; default: $ANTIPHON_KEYS, or `keys` in the data directory.
+        open_: run without keys and check nobody: whoever reaches the server may do everything.
         at: where the server is.
     """
     at.configure_logs("info")
@@ -35,4 +37,4 @@ def master(
 
     if name is not None and not is_master(token(name)):
         raise InvalidSetting(f"{name!r} is no name of a master: write master or master-...")
-    run(app.master(Settings.read(), name=name, keys=keys, **at.where()))
+    run(app.master(Settings.read(), name=name, keys=keys, is_open=open_, **at.where()))

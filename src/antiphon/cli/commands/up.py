@@ -6,9 +6,9 @@ import asyncio
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from antiphon.cli.options import Connection
 
@@ -16,23 +16,38 @@ command = App(name="up", help="Start a NATS server and a master here; nodes can 
 
 
 @command.default
-def up(*, at: Connection = Connection()) -> None:  # noqa: B008 - frozen
+def up(
+    *,
+    keys: Annotated[Path | None, Parameter(env_var="ANTIPHON_KEYS")] = None,
+    open_: Annotated[bool, Parameter(name="--open", negative="")] = False,
+    at: Connection = Connection(),  # noqa: B008 - frozen
+) -> None:
     """Start a NATS server and a master here; nodes can join, people can ask.
 
-    With --nats or --context it starts no server: a master joins the one that is named. Ctrl-C or SIGTERM stops
-    everything cleanly, with exit code 0. A second `up` on the same data directory says so and exits with 6.
+    With --nats or --context it starts no server: a master joins the one that is named, with the fabric's keys, as
+    `antiphon run master` does. Ctrl-C or SIGTERM stops everything cleanly, with exit code 0. A second `up` on the same
+    data directory says so and exits with 6.
+
+    Args:
+        keys: with --nats or --context, the fabric's keys folder; default: $ANTIPHON_KEYS, or `keys` in the data
+            directory.
+        open_: with --nats or --context, run without keys: whoever reaches that server may do everything.
+        at: where the server is.
     """
     is_embedded = not (at.nats or at.context)
     is_told = is_embedded and sys.stdout.isatty()  # by the banner; then the logs need not say it again
     at.configure_logs("warning" if is_told and sys.stderr.isatty() else "info")
     from antiphon import app  # noqa: PLC0415 - not for --help
+    from antiphon.errors import InvalidSetting  # noqa: PLC0415 - as above
     from antiphon.runtime.loop import run  # noqa: PLC0415 - as above
     from antiphon.settings import Settings  # noqa: PLC0415 - as above
 
     settings = Settings.read()
     if not is_embedded:
-        run(app.master(settings, nats=at.nats, context=at.context))
+        run(app.master(settings, nats=at.nats, context=at.context, data=at.data, keys=keys, is_open=open_))
         return
+    if open_:
+        raise InvalidSetting("--open is for a server that runs already: name it with --nats or --context")
     started = asyncio.Event()
     run(_told(app.up(settings, data=at.data, started=started), started, at.data))
 

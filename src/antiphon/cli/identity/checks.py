@@ -106,7 +106,10 @@ def not_connected(error: AntiphonError) -> Finding:
     """Return that there is no connection, and what to do."""
     advice = HINTS.get(error.code, "")
     if isinstance(error, NotAuthenticated):
-        advice = "`antiphon login` gets a credential; an operator sees why in the masters' log (identity.refused)"
+        advice = (
+            "an operator sees why in the masters' log (identity.refused), and by `antiphon identity show NAME` whether "
+            "you are suspended; where you have no credential, `antiphon login` gets one"
+        )
     return Finding("connection", "failed", f"{error.code}: {error.text}", advice)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from pathlib import Path
 from typing import Any
 
 from antiphon.bus.connect import prefix_of
@@ -15,10 +16,12 @@ from antiphon.cli.nodes.asking import asked
 from antiphon.cli.options import Connection
 from antiphon.cli.safe import json_text, line
 from antiphon.client import Client, user_name
-from antiphon.errors import InvalidSetting
+from antiphon.errors import InvalidSetting, Malformed
 from antiphon.identity.connect import NAME_VARIABLE, TOKEN_VARIABLE, credential_of, session_of
 from antiphon.identity.desk import Desk
+from antiphon.identity.keypair import KeyPair, Role
 from antiphon.identity.login import LoggedIn, log_in
+from antiphon.identity.private import read_private
 from antiphon.identity.session import Place
 from antiphon.messages.base import Kind
 from antiphon.messages.tokens import WhoIs
@@ -28,14 +31,14 @@ from antiphon.subjects import token
 TOKEN_CHARS_MAX = 1_000
 
 
-def login(at: Connection, *, name: str | None, kind: str, instance: str | None, output: str) -> int:
+def login(at: Connection, *, name: str | None, kind: str, instance: str | None, seed: Path | None, output: str) -> int:
     """Log in with what stdin or the environment says."""
     at.configure_logs("error")
     secret = _secret()
     who = token(name or os.environ.get(NAME_VARIABLE) or user_name())
     which = None if kind != Kind.NODE else token(instance or secrets.token_hex(4))
     place = Place(at.endpoint(), prefix_of(None), who, Kind(kind), which)
-    made = run(log_in(place, secret, at.home()))
+    made = run(log_in(place, secret, at.home(), None if seed is None else _key(seed)))
     _show_login(made, output)
     return 0
 
@@ -90,6 +93,13 @@ def _show_login(made: LoggedIn, output: str) -> None:
         say(f"this machine is {place} now: `antiphon node serve folder ./docs --name {grant.name}`")
     else:
         say(f"commands on this machine ask as {grant.name} now, a{'n' if grant.kind[0] in 'ao' else ''} {grant.kind}")
+
+
+def _key(seed: Path) -> KeyPair:
+    try:
+        return KeyPair.load(read_private(seed).strip(), Role.USER)
+    except (FileNotFoundError, Malformed):
+        raise InvalidSetting(f"{seed} holds no nkey of a user (SU...)") from None
 
 
 def _secret() -> str:

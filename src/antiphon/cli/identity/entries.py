@@ -174,6 +174,8 @@ def _standing(one: FamilyLine | KeyLine | InviteLine) -> str:
     is_revoked = one.revoked is not None if isinstance(one, FamilyLine) else one.is_revoked
     if is_revoked:
         return "revoked"
+    if isinstance(one, InviteLine) and not one.instances_left:
+        return "used up"
     return "over" if when(one.expires_ms).endswith("ago") else "good"
 
 

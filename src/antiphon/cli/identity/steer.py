@@ -105,6 +105,10 @@ def _ordered(names: tuple[str, ...], order: str, output: str, at: Connection) ->
         raise InvalidSetting("name at least one identity: `antiphon identity ls` lists them")
 
     async def ask(desk: Desk) -> list[IdentityEntry]:
+        if order == "suspend" and (own := (await desk.whoami()).name) in names:
+            say(f"{own!r} is you: only another operator, or the next start of `antiphon up` here, lets you in again")
+            if not is_confirmed("suspend yourself?", yes=False):
+                raise InvalidSetting("nobody was suspended")
         return [await desk.order(name, order) for name in names]
 
     show_entries(at_desk(at, ask), output)
