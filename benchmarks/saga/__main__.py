@@ -1,4 +1,4 @@
-"""Measure sagas: `python -m benchmarks.saga [--quick] [--json]`.
+"""Measure sagas: `python -m benchmarks.saga [--quick] [--fsync] [--json]`.
 
 Three remote steps, each with a compensation, through the bus: a publisher, a master and three node processes, the
 history in JetStream's files with the server's default of syncing (every two minutes; what is acknowledged survives the
@@ -25,7 +25,7 @@ from pathlib import Path
 from antiphon import Saga
 from antiphon.bus.bus import Bus
 from antiphon.bus.connect import connect
-from antiphon.bus.server import EmbeddedServer
+from antiphon.bus.server import EmbeddedServer, Options
 from antiphon.errors import AntiphonError
 from antiphon.messages.saga_desk import SagaState, SagaSubmit
 from antiphon.runtime.loop import run
@@ -98,8 +98,8 @@ async def measure(given: argparse.Namespace, data: Path) -> int:
     seconds, rounds = (1.5, 3) if given.quick else (4.0, 5)
     samples: dict[tuple[str, int], list[Sample]] = {}
     shares: dict[str, float] = {}
-    async with await EmbeddedServer.start(data / "nats") as server:
-        children = {"master": Child(fleet.master(server.url, "master"), "master")}
+    async with await EmbeddedServer.start(data / "nats", Options(fsync=given.fsync)) as server:
+        children = {"master": Child(fleet.master(server.url, "master", shards=8 if given.fsync else 1), "master")}
         children |= {name: Child(fleet.node(server.url, name), name) for name in fleet.NODES}
         peer = dbos.peer(data / "dbos.sqlite")
         bus = await connect("publisher", nats=server.url)
@@ -178,6 +178,7 @@ def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="end within 45 s")
+    parser.add_argument("--fsync", action="store_true", help="each write on the disk first; eight shards")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as data:

@@ -48,11 +48,11 @@ def node(url: str, name: str) -> Callable[[], Coroutine[Any, Any, None]]:
     return main
 
 
-def master(url: str, name: str) -> Callable[[], Coroutine[Any, Any, None]]:
+def master(url: str, name: str, shards: int = 1) -> Callable[[], Coroutine[Any, Any, None]]:
     """Return the main of a master's process."""
 
     async def main() -> None:
-        settings = Settings(actions_per_minute=0, caller_per_minute=0, saga_history_ms=60_000)
+        settings = Settings(actions_per_minute=0, caller_per_minute=0, saga_history_ms=60_000, saga_shards=shards)
         bus = await connect(name, nats=url, bounds=settings.bus())
         role = MasterRole(bus, settings)
         await role.start()

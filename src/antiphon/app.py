@@ -347,7 +347,7 @@ async def embedded(home: Path, settings: Settings) -> AsyncGenerator[tuple[Embed
     """
     vault = Vault.open(home)
     limits = AccountLimits(connections=settings.connections_max + ROOM_FOR_MASTERS)
-    options = Options(more=server_config.configuration(vault.public, limits))
+    options = Options(fsync=settings.fsync, more=server_config.configuration(vault.public, limits))
     async with await EmbeddedServer.start(home, options) as server:
         role = await master_role(subjects.MASTER, settings, resolve(server.url), vault)
         await _begin(role, server.data / credential.OPERATOR)

@@ -110,6 +110,18 @@ class Settings(BaseSettings):
         default=30 * 86_400_000, ge=1_000, description="so long after its end a saga's id stands for it"
     )
 
+    saga_shards: int = Field(
+        default=1, ge=1, le=64, description="sets of streams that sagas are spread over; the same everywhere, for good"
+    )
+    saga_bytes_max: int = Field(
+        default=1024 * 1024 * 1024,
+        ge=16 * 1024 * 1024,
+        description="of sagas' histories, and of their outcomes; where there is no room left no saga begins",
+    )
+    fsync: bool = Field(
+        default=False, description="whether the embedded server has each write on the disk before it acknowledges it"
+    )
+
     balancer: str = Field(default=balance.DEFAULT, description="how an instance of a node is picked")
     node_floor_ms: int = Field(
         default=500, ge=1, description="a node is waited for at least this long: a burst must not look like silence"
@@ -264,7 +276,13 @@ class Settings(BaseSettings):
 
     def sagas(self) -> SagaBounds:
         """Return how long what of a saga is kept."""
-        return SagaBounds(lease_ms=self.saga_lease_ms, history_ms=self.saga_history_ms, keep_ms=self.saga_keep_ms)
+        return SagaBounds(
+            lease_ms=self.saga_lease_ms,
+            history_ms=self.saga_history_ms,
+            keep_ms=self.saga_keep_ms,
+            shards=self.saga_shards,
+            bytes_max=self.saga_bytes_max,
+        )
 
     def door(self) -> DoorBounds:
         """Return whom a master lets in."""

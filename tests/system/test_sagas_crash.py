@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from antiphon import ActionContext, Saga
-from antiphon.messages.saga_desk import SagaGet, SagaOrder, SagaState, SagaSubmit, SagaView
+from antiphon.messages.saga_desk import SagaGet, SagaList, SagaOrder, SagaState, SagaSubmit, SagaView
 from antiphon.testing import TestFleet, virtual_run
 
 
@@ -167,6 +167,37 @@ def test_after_its_time_of_an_ended_saga_its_end_alone_is_kept() -> None:
             prefix = fleet.settings.prefix
             left = {subject for log in fleet.server.logs.values() for subject in log.subjects(f"{prefix}.v1.>")}
             assert left == {f"{prefix}.v1.saga.order.k.end"}
+
+    virtual_run(tell())
+
+
+def test_sagas_are_spread_over_shards_and_found_again_whatever_dies() -> None:
+    async def tell() -> None:
+        ledger = Ledger()
+        async with TestFleet(seed=3, saga_shards=4, saga_history_ms=60_000) as fleet:
+            await fleet.master("master-1")
+            await fleet.node("bank", actions=ledger.actions("charge"))
+            bus = await fleet.bus("web")
+            saga = Saga("short").step("charge", node="bank", params={"user": "ann"})
+            names = [f"order-{at}" for at in range(12)]
+            ledger.gates["charge"] = asyncio.Event()
+            for name in names:
+                await bus.ask(SagaSubmit(id=name, definition=saga.definition))
+            streams = {log.stream.name for log in fleet.server.logs.values() if log.subjects("*.v1.saga.*.k.start")}
+            assert len(streams) == 4, "each shard has some"
+            await fleet.master("master-2")
+            await fleet.crash("master-1")
+            ledger.gates["charge"].set()
+            ends = [await submit(fleet, saga, name) for name in names]
+            assert {view.state for view in ends} == {SagaState.COMPLETED}
+            listing = await bus.ask(SagaList(state=SagaState.COMPLETED))
+            assert [one.id for one in listing.sagas] == sorted(names)
+            await asyncio.sleep(200)
+            assert [
+                log.subjects("*.v1.saga.*.k.start")
+                for log in fleet.server.logs.values()
+                if log.subjects("*.v1.saga.*.k.start")
+            ] == []
 
     virtual_run(tell())
 

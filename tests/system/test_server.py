@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
 
 import nats
 import pytest
@@ -50,6 +52,17 @@ def popen(program: str, *words: str) -> subprocess.Popen[bytes]:
 
 def is_server(pid: int) -> bool:
     return "nats-server" in "".join(command_line(pid)[:1])
+
+
+@pytest.mark.parametrize("fsync", [False, True])
+async def test_each_write_is_on_the_disk_first_where_that_is_wanted(tmp_path: Path, *, fsync: bool) -> None:
+    async with await EmbeddedServer.start(tmp_path / "data", Options(monitor=True, fsync=fsync)) as server:
+
+        def told() -> Any:
+            with urlopen(f"{server.monitor_url}/jsz", timeout=5) as answer:
+                return json.load(answer)["config"]
+
+        assert bool((await asyncio.to_thread(told)).get("sync_always")) is fsync
 
 
 async def test_starts_serves_and_leaves_nothing(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ import structlog
 from antiphon.actors.saga_book import SagaBook
 from antiphon.actors.saga_offers import OfferBounds, Offers
 from antiphon.actors.saga_turns import Turns, Waiters
+from antiphon.bus.assets import SAGA_BYTES_MAX
 from antiphon.bus.codec import encode
-from antiphon.bus.protocol import Stored, Subscription
+from antiphon.bus.protocol import Subscription
 from antiphon.decide import saga_view
 from antiphon.decide.dispatch import Dispatch
 from antiphon.decide.registry import RegistryView
@@ -61,6 +62,10 @@ class SagaBounds:
     """So long after its end a saga's history is there; then only its end is kept."""
     keep_ms: int = 30 * 86_400_000
     """So long its end is kept, and its id stands for it."""
+    shards: int = 1
+    """Sets of streams that sagas are spread over; the same for all masters, and for good."""
+    bytes_max: int = SAGA_BYTES_MAX
+    """Of all histories, and of all outcomes; where there is no room no saga begins."""
     sweep_ms: int = 60_000
     """How often it is looked whether every open saga has a timer."""
     clock_ms: int = 30_000
@@ -109,7 +114,7 @@ class SagaDriver:
         """The sagas that are known to need a person, and why; bounded."""
         self._ahead_ms = 0
         """How far the broker's clock is ahead of this one."""
-        self._following: Subscription | None = None
+        self._following: list[Subscription] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     def now_ms(self) -> int:
@@ -125,10 +130,10 @@ class SagaDriver:
 
     async def leave(self) -> None:
         """Take no more timers, whoever gets them goes on; and keep nobody waiting for an end, another one tells it."""
-        following, self._following = self._following, None
+        following, self._following = self._following, []
         self._ends.wake_all()
-        if following is not None:
-            await following.drain()
+        for one in following:
+            await one.drain()
 
     async def stop(self) -> None:
         """Drive no more; what runs on nodes goes on there."""
@@ -250,11 +255,8 @@ class SagaDriver:
         await self.drive(Entry(name, seq or 0, self.now_ms(), said, ticket, node), is_again=seq is None)
         return seq is not None
 
-    async def _fired(self, stored: Stored) -> bool:
+    async def _fired(self, entry: Entry) -> bool:
         """Go on with a saga whose timer has fired: nobody has moved it, or its time has come."""
-        entry = self.book.entry(stored)
-        if entry is None:
-            return True
         if not await self.drive(entry):
             return False
         saga = self._cache.get(entry.saga)
@@ -347,7 +349,7 @@ class SagaDriver:
 
     async def _set_clock(self) -> None:
         before_ms = self.bus.clock.wall_ms()
-        broker_ms = await self.book.timers.now_ms()
+        broker_ms = await self.book.now_ms()
         self._ahead_ms = broker_ms - (before_ms + self.bus.clock.wall_ms()) // 2
 
     async def ended(self, name: str, until_ms: int) -> Saga:
@@ -358,7 +360,7 @@ class SagaDriver:
             if saga is None or saga.end is None:
                 await self._ends.wait(name, min(left_ms, POLL_MS))
                 saga = self._cache.get(name)
-            is_over = until_ms - self.bus.clock.now_ms() <= 0 or self._following is None
+            is_over = until_ms - self.bus.clock.now_ms() <= 0 or not self._following
             if saga is None or saga.end is None:  # another master may drive it
                 saga = await self.loaded(name)
             if is_over or self.rests(saga):

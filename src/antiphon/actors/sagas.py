@@ -113,7 +113,7 @@ class Sagas(Actor):
 
     async def started(self) -> None:
         """Open the streams."""
-        book = await SagaBook.open(self.bus, self.limits.keep_ms)
+        book = await SagaBook.open(self.bus, self.limits.keep_ms, self.limits.shards, self.limits.bytes_max)
         self._driver = SagaDriver(book, self.registry, self._dispatch, self.facts, self.limits)
 
     async def serving(self) -> None:

@@ -110,7 +110,11 @@ def reports_of(prefix: str) -> JournalStream:
     )
 
 
-def sagas_of(prefix: str) -> JournalStream:
+SAGA_BYTES_MAX: Final = 1024 * 1024 * 1024
+"""The server sets so much of its disk aside for each stream, and makes none where there is not so much."""
+
+
+def sagas_of(prefix: str, bytes_max: int = SAGA_BYTES_MAX) -> JournalStream:
     """Return the histories of sagas (`messages/saga_history.py`), one message a subject.
 
     Nobody but masters reaches this and the next two: JetStream's own answers go to whatever subject an asker names, so
@@ -121,7 +125,7 @@ def sagas_of(prefix: str) -> JournalStream:
         subjects=tuple(f"{prefix}.v1.{one}" for one in SUBJECTS[SAGAS]),
         description="sagas: starts, commands, orders, ends",
         keep_ms=0,
-        bytes_max=8 * 1024 * 1024 * 1024,
+        bytes_max=bytes_max,
         message_bytes_max=1024 * 1024,
         per_subject_max=1,
         is_masters=True,
@@ -129,14 +133,14 @@ def sagas_of(prefix: str) -> JournalStream:
     )
 
 
-def outcomes_of(prefix: str) -> JournalStream:
+def outcomes_of(prefix: str, bytes_max: int = SAGA_BYTES_MAX) -> JournalStream:
     """Return what became of commands: for each the first that is said stays."""
     return JournalStream(
         name=f"{prefix}-outcomes",
         subjects=tuple(f"{prefix}.v1.{one}" for one in SUBJECTS[OUTCOMES]),
         description="sagas: what became of each command",
         keep_ms=0,
-        bytes_max=8 * 1024 * 1024 * 1024,
+        bytes_max=bytes_max,
         message_bytes_max=1024 * 1024,
         per_subject_max=1,
         is_masters=True,
@@ -152,7 +156,7 @@ def timers_of(prefix: str) -> JournalStream:
         subjects=tuple(f"{prefix}.v1.{one}" for one in SUBJECTS[TIMERS]),
         description="sagas: when each is to be looked at again",
         keep_ms=0,
-        bytes_max=1024 * 1024 * 1024,
+        bytes_max=256 * 1024 * 1024,
         message_bytes_max=4 * 1024,
         per_subject_max=1,
         is_masters=True,

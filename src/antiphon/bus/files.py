@@ -44,10 +44,11 @@ class Files:
         self._last_port = data / "port"
         self._log_start = 0
 
-    def write(self, port: int, *, monitor: bool, more: str) -> None:
+    def write(self, port: int, *, monitor: bool, fsync: bool, more: str) -> None:
         """Write the configuration, and remember where the log of this start begins."""
         self._ports.mkdir(mode=0o700, exist_ok=True)
         name = "antiphon-" + hashlib.sha256(os.fsencode(self.data)).hexdigest()[:8]
+        sync = ", sync_interval: always" if fsync else ""
         lines = [
             "# Written by antiphon at every start: changes are lost.",
             f"server_name: {json.dumps(name)}",
@@ -62,7 +63,7 @@ class Files:
             f"logfile: {_quoted(self.log)}",
             f"logfile_size_limit: {LOG_BYTES_MAX}",
             f"logfile_max_num: {LOG_FILES_MAX}",
-            f"jetstream {{ store_dir: {_quoted(self.data)}, max_memory_store: {MEMORY_STORE_BYTES_MAX} }}",
+            f"jetstream {{ store_dir: {_quoted(self.data)}, max_memory_store: {MEMORY_STORE_BYTES_MAX}{sync} }}",
             *([more] if more else []),
         ]
         write_private(self.configuration, "\n".join(lines) + "\n")

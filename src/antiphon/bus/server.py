@@ -86,6 +86,7 @@ class Options:
     Attributes:
         port: -1 takes the one of the last start on this data directory if it is free, else lets the server choose.
         monitor: whether it serves its HTTP monitoring, on a free loopback port.
+        fsync: whether each write is on the disk before it is acknowledged; else within two minutes.
         more: further lines of configuration, e.g. accounts and permissions.
         binary: the nats-server, None = `find_binary()`.
         tied: whether the kernel should end the server with this process, where it can.
@@ -93,6 +94,7 @@ class Options:
 
     port: int = -1
     monitor: bool = False
+    fsync: bool = False
     more: str = ""
     binary: Path | None = None
     tied: bool = True
@@ -130,9 +132,8 @@ class EmbeddedServer:
             binary = options.binary or find_binary()
             found = await asyncio.to_thread(version, binary)
             await _end_orphans(files)
-            files.write(
-                options.port if options.port >= 0 else files.last_port(), monitor=options.monitor, more=options.more
-            )
+            port = options.port if options.port >= 0 else files.last_port()
+            files.write(port, monitor=options.monitor, fsync=options.fsync, more=options.more)
             process = files.spawn(binary, tie=options.tied)
             ports = await _ports(files, process)
             note = Running(
