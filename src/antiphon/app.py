@@ -48,6 +48,7 @@ from antiphon.node import Node
 from antiphon.runtime.actor import Actor, Endpoint
 from antiphon.runtime.discovery import Discovery
 from antiphon.runtime.facts import Facts
+from antiphon.runtime.keeping import Keeper
 from antiphon.runtime.sinks import Sink, SinkSpool
 from antiphon.runtime.supervisor import Supervisor
 from antiphon.runtime.views import View
@@ -59,7 +60,7 @@ log = structlog.get_logger("antiphon.app")
 class MasterRole:
     """The actors of a master, started in this order, stopped in reverse.
 
-    Facts, policy, registry, breaker, search, actions, sagas, monitor.
+    Facts, the gate, the keeper, policy, registry, breaker, search, actions, sagas, monitor.
 
     Args:
         bus: its connection.
@@ -111,7 +112,8 @@ class MasterRole:
         """Return when the registry's picture is complete and searches are answered."""
         settings, bus = self.settings, self.bus
         fuse.method(settings.fusion)
-        facts = Facts(bus, buffer_max=settings.facts_buffer_max, is_on=settings.tell_facts)
+        keeper = Keeper(bus, settings.keeper()) if settings.tell_facts and settings.keep_facts else None
+        facts = Facts(bus, buffer_max=settings.facts_buffer_max, is_on=settings.tell_facts, keeper=keeper)
         bounds = settings.actor()
         search = SearchBounds(
             fusion=settings.fusion,
@@ -125,6 +127,8 @@ class MasterRole:
         await self.supervisor.start("facts", lambda: facts)
         if self.gate is not None:
             await self.gate.start(self.supervisor, bus, facts, self.access, limits=settings.identity(), bounds=bounds)
+        if keeper is not None:  # behind the gate, which opens the way to where facts are kept
+            await self.supervisor.start("keeper", lambda: keeper)
         await self.supervisor.start("policy", lambda: PolicyActor(bus, self.access, facts, bounds=bounds))
         await self.supervisor.start(
             "registry",

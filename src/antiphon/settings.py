@@ -36,6 +36,7 @@ from antiphon.decide.retry import RetryBounds
 from antiphon.errors import InvalidSetting
 from antiphon.identity.authority import Lives
 from antiphon.runtime.actor import ActorBounds
+from antiphon.runtime.keeping import KeeperBounds
 
 
 class Settings(BaseSettings):
@@ -77,6 +78,15 @@ class Settings(BaseSettings):
     tell_facts: bool = Field(default=True, description="whether facts leave the process; the record needs them")
     facts_buffer_max: int = Field(
         default=10_000, ge=1, description="facts waiting to leave; more are dropped and counted"
+    )
+    keep_facts: bool = Field(default=True, description="whether facts are kept in the stream that recorders read")
+    facts_bytes_max: int = Field(
+        default=64 * 1024 * 1024,
+        ge=1_024,
+        description="memory of facts waiting to be kept; more are dropped and counted",
+    )
+    facts_linger_ms: int = Field(
+        default=50, ge=0, description="how long a fact waits for others that are kept in the same message"
     )
     late_tokens_max: int = Field(
         default=4_096, ge=0, description="given-up asks remembered, to tell late answers from stray ones"
@@ -174,6 +184,12 @@ class Settings(BaseSettings):
             budget_default_ms=self.budget_default_ms,
             budget_max_ms=self.budget_max_ms,
             late_tokens_max=self.late_tokens_max,
+        )
+
+    def keeper(self) -> KeeperBounds:
+        """Return the limits of what waits to be kept."""
+        return KeeperBounds(
+            facts_max=self.facts_buffer_max, bytes_max=self.facts_bytes_max, linger_ms=self.facts_linger_ms
         )
 
     def actor(self) -> ActorBounds:
