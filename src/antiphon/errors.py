@@ -33,6 +33,7 @@ AntiphonError
 │   ├── HandlerFailed      the node author's handler raised
 │   ├── Overloaded         a bounded queue is full; `retry_after_ms` says when to come back
 │   ├── Stopping           the responder is draining or restarting
+│   ├── RecordUnwritable   the record's disk is full or read-only, or it is not open yet
 │   └── InvalidReply       the reply is not the declared reply
 ├── DeliveryError          the bus could not bring it there and back
 │   ├── NoResponders       nobody listens on that subject: it was never delivered
@@ -247,6 +248,13 @@ class Stopping(ServiceError):
     """The responder is draining or restarting: another instance can answer."""
 
     code = "stopping"
+
+
+class RecordUnwritable(ServiceError):
+    """The record's disk is full or read-only, or it is not open yet; what is told meanwhile waits in its stream."""
+
+    code = "record_unwritable"
+    retryable = True
 
 
 class InvalidReply(ServiceError):

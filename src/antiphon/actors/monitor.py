@@ -29,6 +29,7 @@ from antiphon.messages.monitor import MonitorAsk, MonitorInstance, MonitorNode, 
 from antiphon.messages.records import FactsDropped, RecorderReported
 from antiphon.messages.registry import HeartBeaten, Status
 from antiphon.runtime.actor import Actor, ActorBounds, answers, hears
+from antiphon.runtime.keeping import Keeper
 from antiphon.runtime.sinks import SinkSpool
 from antiphon.runtime.views import View
 
@@ -64,6 +65,7 @@ class Monitor(Actor):
         judge: Judge,
         parked: Callable[[], Mapping[str, str]] = dict[str, str],
         sinks: Sequence[SinkSpool] = (),
+        keeper: Keeper | None = None,
         health: HealthBounds | None = None,
         alerts: AlertBounds | None = None,
         blind_ms: int = 3_000,
@@ -81,6 +83,7 @@ class Monitor(Actor):
             judge: is told of each ping.
             parked: gives the sagas that this master knows to need a person, and why.
             sinks: where alerts go besides the log and the bus.
+            keeper: where alerts are kept for the record.
             health: how often is pinged.
             alerts: how often is reminded.
             blind_ms: after a lost connection nobody was heard; for so long nothing is called wrong.
@@ -95,7 +98,7 @@ class Monitor(Actor):
         self.judge = judge
         self.parked = parked
         self.health = health or HealthBounds()
-        self.desk = AlertDesk(bus, sinks, alerts or AlertBounds())
+        self.desk = AlertDesk(bus, sinks, alerts or AlertBounds(), keeper)
         self.pings = Pings(bus, wait_ms=self.health.wait_ms)
         self.record = RecordHealth()
         self.vitals: dict[Key, Vitals] = {}

@@ -74,6 +74,11 @@ class Keeper:
         else:
             self._put(kind, data)
 
+    @property
+    def waiting(self) -> int:
+        """Facts that are not kept yet."""
+        return len(self._waiting)
+
     async def start(self) -> None:
         """Nothing to do before the first fact: the stream is opened with the first message."""
 
