@@ -25,6 +25,8 @@ AntiphonError
 │   ├── WrongState         an order that a saga cannot take as it is now
 │   ├── SagaUndone         a saga whose results are wanted was undone, or abandoned
 │   ├── Unconfirmed        a destructive action was not confirmed
+│   ├── InvalidQuery       a statement to the record does more than read, or is no SQL
+│   ├── QueryLimit         a statement to the record took too much time, memory or room
 │   ├── Declined           the handler of an action will not do it, and says why
 │   ├── Cancelled          the job was cancelled before it had ended
 │   └── Abandoned          the asker left before there was an answer
@@ -198,6 +200,18 @@ class Unconfirmed(RequestError):
     """A destructive action was not confirmed; the text says where it would run."""
 
     code = "unconfirmed"
+
+
+class InvalidQuery(RequestError):
+    """A statement to the record does more than read, names what there is not, or is no SQL."""
+
+    code = "invalid_query"
+
+
+class QueryLimit(RequestError):
+    """A statement to the record took too much time, memory or room."""
+
+    code = "query_limit"
 
 
 class Declined(RequestError):

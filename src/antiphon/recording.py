@@ -33,6 +33,7 @@ from antiphon.runtime.supervisor import Supervisor
 from antiphon.runtime.threads import Threads
 from antiphon.settings import Settings
 from antiphon.stats.privacy import hidden
+from antiphon.stats.sandbox import Sandbox
 from antiphon.stats.store import Store
 from antiphon.stats.upkeep import Upkeep
 
@@ -59,6 +60,7 @@ class RecorderRole:
         self.supervisor = Supervisor(intensity=settings.intensity())
         self.store = Store(folder, bus.prefix, hide, settings.store())
         self.threads = Threads(1, "record")
+        self.sandbox = Sandbox(folder, settings.sandbox())
         self.discovery = Discovery(
             bus,
             name="antiphon-recorder",
@@ -77,7 +79,7 @@ class RecorderRole:
             bus, self.store, self.threads, Upkeep(self.store, settings.upkeep()), settings.recording()
         )
         await self.supervisor.start("recording", lambda: recording)
-        await self.supervisor.start("recorder", lambda: Recorder(bus, recording, bounds=settings.actor()))
+        await self.supervisor.start("recorder", lambda: Recorder(bus, recording, self.sandbox, bounds=settings.actor()))
         await self.discovery.start()
 
     async def run(self) -> None:
@@ -85,6 +87,7 @@ class RecorderRole:
         try:
             await self.supervisor.run()
         finally:
+            self.sandbox.close()
             self.threads.stop(wait_s=THREAD_END_S)
             await self.discovery.stop()
             await self.bus.close()

@@ -30,7 +30,7 @@ from antiphon.decide.hedge import HedgeBounds
 from antiphon.decide.knocks import KnockBounds
 from antiphon.decide.limit import MINUTE_MS, Rate
 from antiphon.decide.pages import PageBounds
-from antiphon.decide.record_bounds import RecordingBounds, StoreBounds
+from antiphon.decide.record_bounds import RecordingBounds, SandboxBounds, StoreBounds
 from antiphon.decide.registry import Patience
 from antiphon.decide.restarts import Intensity
 from antiphon.decide.retry import RetryBounds
@@ -113,6 +113,16 @@ class Settings(BaseSettings):
         default=600_000, ge=0, description="how long a replaced file stays for those who have a snapshot open"
     )
     record_snapshot_ms: int = Field(default=1_000, ge=1, description="how often there is a new snapshot at most")
+
+    query_time_ms: int = Field(default=5_000, ge=1, description="how long one statement to the record may take")
+    query_memory_bytes: int = Field(
+        default=256 * 1024 * 1024, ge=64 * 1024 * 1024, description="memory of one question to the record"
+    )
+    query_parallel_max: int = Field(default=2, ge=1, description="questions to the record at once; more are refused")
+    query_rows_max: int = Field(
+        default=2_000_000, ge=1, description="rows of each table that the query endpoint has, the newest of a day"
+    )
+    query_fresh_ms: int = Field(default=5_000, ge=1, description="how old the query endpoint's rows may be")
 
     caller_per_minute: int = Field(
         default=60, ge=0, description="searches of one caller a minute; as many may come at once; 0 is no limit"
@@ -217,6 +227,16 @@ class Settings(BaseSettings):
     def store(self) -> StoreBounds:
         """Return what the record's store may use."""
         return StoreBounds(memory_bytes_max=self.record_memory_bytes)
+
+    def sandbox(self) -> SandboxBounds:
+        """Return what a question to the record may take."""
+        return SandboxBounds(
+            time_ms=self.query_time_ms,
+            memory_bytes=self.query_memory_bytes,
+            parallel_max=self.query_parallel_max,
+            rows_max=self.query_rows_max,
+            fresh_ms=self.query_fresh_ms,
+        )
 
     def recording(self) -> RecordingBounds:
         """Return how a recorder reads its streams."""

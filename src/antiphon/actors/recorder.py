@@ -10,10 +10,13 @@ from typing import Final
 import structlog
 
 from antiphon.actors.recording import Recording
-from antiphon.bus.bus import Bus
+from antiphon.bus.bus import Bus, Call
 from antiphon.errors import AntiphonError
 from antiphon.messages.records import RecorderReported
-from antiphon.runtime.actor import Actor, ActorBounds
+from antiphon.messages.stats import StatsAnswer, StatsForget, StatsForgotten, StatsQuery
+from antiphon.runtime.actor import Actor, ActorBounds, converses
+from antiphon.stats.forgetting import forget
+from antiphon.stats.sandbox import Sandbox
 
 log = structlog.get_logger("antiphon.record")
 
@@ -21,13 +24,14 @@ REPORT_MS: Final = 1_000
 
 
 class Recorder(Actor):
-    """Tells how the record is."""
+    """Tells how the record is, and what is in it."""
 
     name = "recorder"
 
-    def __init__(self, bus: Bus, recording: Recording, *, bounds: ActorBounds | None = None) -> None:
+    def __init__(self, bus: Bus, recording: Recording, sandbox: Sandbox, *, bounds: ActorBounds | None = None) -> None:
         super().__init__(bus, bounds=bounds)
         self.recording = recording
+        self.sandbox = sandbox
 
     async def serving(self) -> None:
         """Begin to report."""
@@ -36,6 +40,29 @@ class Recorder(Actor):
     async def stopping(self) -> None:
         """Say that this is an end in order."""
         await self._tell("stopped")
+
+    @converses(StatsQuery)
+    async def query(self, call: Call[StatsQuery]) -> StatsAnswer:
+        """Answer statements about the last day, in a worker that can do nothing else."""
+        began_us, asked = self.bus.clock.now_us(), call.message
+        tables, as_of_ms = await self.sandbox.ask(
+            asked.statements, asked.rows_max, asked.format, self.bus.clock.wall_ms()
+        )
+        took_ms = (self.bus.clock.now_us() - began_us) // 1_000
+        log.info("record.asked", caller=call.caller, statements=len(tables), took_ms=took_ms)
+        return StatsAnswer.model_validate(
+            {"tables": tables, "as_of_ms": as_of_ms, "took_ms": took_ms, "recorder": self.bus.name}
+        )
+
+    @converses(StatsForget)
+    async def forget(self, call: Call[StatsForget]) -> StatsForgotten:
+        """Take a caller out of the record."""
+        recording, who = self.recording, call.message.who
+        async with recording.paused():
+            rows, files = await recording.blocking(forget, recording.store, who, self.bus.clock.wall_ms())
+            recording.upkeep.changed()
+        log.warning("record.forgotten", who=who, by=call.caller, rows=rows, files=files)
+        return StatsForgotten(rows=rows, files=files, recorder=self.bus.name)
 
     async def _report(self) -> None:
         if self.recording.has_looked or self.recording.trouble is not None:

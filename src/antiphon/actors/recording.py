@@ -8,7 +8,8 @@ While the disk refuses, nothing is lost as long as the stream keeps it: the same
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import structlog
@@ -88,6 +89,12 @@ class Recording:
         self._is_stopping = True
         async with self._turning:
             await self.blocking(self.store.close)
+
+    @asynccontextmanager
+    async def paused(self) -> AsyncGenerator[None]:
+        """Let the turn end, and begin none meanwhile."""
+        async with self._turning:
+            yield
 
     async def _turn(self) -> int:
         """Read each stream once and return how long to wait for more."""

@@ -86,3 +86,11 @@ ROLLUP_COLUMNS: Final[Columns] = {
 """How often something took about so long in a minute: `scope` is `request` or `reply`, `bucket` is 5 % wide."""
 BUCKET_BASE: Final = 1.05
 """A bucket is the logarithm of microseconds to this base, rounded down; that keeps percentiles within 3 %."""
+NAMED: Final[Mapping[str, tuple[str, ...]]] = {
+    "requests": ("caller", "delegate"),
+    "actions": ("caller", "delegate", "by_whom"),
+    "saga_events": ("caller", "by_whom"),
+}
+"""The columns that name who asked, which an operator can have forgotten."""
+TEXT: Final[Mapping[str, tuple[str, ...]]] = {"requests": ("query",)}
+"""The columns that hold what he wrote; emptied where the first of the named ones is he."""

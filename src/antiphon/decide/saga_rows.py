@@ -17,8 +17,8 @@ from antiphon.messages.saga_history import (
     SagaTimerFired,
     SagaTimerSet,
     StepCommanded,
+    StepOffered,
     StepOutcome,
-    StepVoided,
 )
 
 EVENTS: Final[Mapping[type[Fact], str]] = {
@@ -30,10 +30,14 @@ EVENTS: Final[Mapping[type[Fact], str]] = {
     SagaOrdered: "ordered",
     SagaTimerSet: "timer_set",
     SagaTimerFired: "timer_fired",
-    StepVoided: "outcome",
+    StepOffered: "offered",
     StepOutcome: "outcome",
 }
-"""What each message is called in the table; an outcome's subject does not say whether a node or a master wrote it."""
+"""What each message is called in the table.
+
+What a master writes when a command's time has passed (`StepVoided`) stands on the subject of the node's own word and
+reads as one: an outcome that is unknown.
+"""
 
 
 def row(subject: str, data: bytes, place: Place, prefix: str) -> Row:
@@ -53,7 +57,7 @@ def _told(fact: Any, keys: Mapping[str, str]) -> Row:
     definition = getattr(fact, "definition", None)
     cause = getattr(fact, "cause", None)
     name = definition.name if definition is not None else getattr(fact, "name", None) or getattr(fact, "saga", None)
-    state = getattr(fact, "outcome", None) if isinstance(fact, (StepOutcome, StepVoided)) else _state(fact)
+    state = getattr(fact, "outcome", None) if isinstance(fact, StepOutcome) else _state(fact)
     node = keys.get("node") or (keys.get("writer") if isinstance(fact, StepOutcome) else None)
     return (
         getattr(fact, "step", None),

@@ -19,7 +19,7 @@ from antiphon.decide.reading import Gap, Position
 from antiphon.decide.record_batch import Batch, Taken, buried, read
 from antiphon.decide.record_bounds import StoreBounds
 from antiphon.decide.record_rows import Hide, Row, as_is, timestamp
-from antiphon.decide.record_tables import TABLES
+from antiphon.decide.record_tables import NAMED, TABLES, TEXT
 from antiphon.errors import RecordUnwritable
 from antiphon.stats import schema
 from antiphon.stats.files import HOT, SEGMENTS
@@ -162,14 +162,17 @@ class Store:
 
     def _forget(self, batch: Batch) -> None:
         """Take out of new rows whom this record was told to forget."""
-        if self.forgotten and "requests" in batch.rows:
-            names = list(TABLES["requests"])
-            caller, query = names.index("caller"), names.index("query")
-            for at, row in enumerate(batch.rows["requests"]):
-                if row[caller] in self.forgotten:
-                    changed = list(row)
-                    changed[caller] = changed[query] = None
-                    batch.rows["requests"][at] = tuple(changed)
+        if not self.forgotten:
+            return
+        for table, columns in NAMED.items():
+            names = list(TABLES[table])
+            named = [names.index(column) for column in columns]
+            texts = [names.index(column) for column in TEXT.get(table, ())]
+            for at, row in enumerate(batch.rows.get(table, ())):
+                found = [place for place in named if row[place] in self.forgotten]
+                if found:
+                    gone = {*found, *(texts if named[0] in found else ())}
+                    batch.rows[table][at] = tuple(None if place in gone else one for place, one in enumerate(row))
 
     def _roll_back(self, connection: duckdb.DuckDBPyConnection) -> None:
         try:
