@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from antiphon.actors.recording import Recording
-from antiphon.bus.assets import facts_of
+from antiphon.bus.assets import facts_of, outcomes_of, sagas_of
 from antiphon.bus.bus import Bus
 from antiphon.bus.protocol import Journal
 from antiphon.decide.record_bounds import RecordingBounds
@@ -111,3 +111,22 @@ async def test_while_the_server_is_away_nothing_is_lost(losable: Buses, tmp_path
         await tell(bus, journal, 2)
         await until(lambda: made.rows == 8)
     assert requests(tmp_path) == [("r1",), ("r2",)]
+
+
+async def test_the_streams_of_sagas_are_read_too(buses: Buses, tmp_path: Path) -> None:
+    bus = await buses.open("master")
+    golden = Path(__file__).parents[1] / "golden" / "messages"
+    chain = await bus.transport.journal(sagas_of(bus.prefix))
+    outcomes = await bus.transport.journal(outcomes_of(bus.prefix))
+    of = f"{bus.prefix}.v1"
+    await chain.append(f"{of}.saga.s1.k.start", (golden / "SagaStarted.json").read_bytes())
+    await chain.append(f"{of}.saga.s1.k.c.shop.1f", (golden / "StepCommanded.json").read_bytes())
+    await outcomes.append(f"{of}.outcome.s1.1f.shop", (golden / "StepOutcome.json").read_bytes())
+    async with recording(bus, tmp_path) as made:
+        await until(lambda: made.rows == 3)
+        await chain.purge(f"{of}.saga.s1.k.c.>")
+        await chain.append(f"{of}.saga.s1.k.end", (golden / "SagaEnded.json").read_bytes())
+        await until(lambda: made.rows == 4)
+    found = requests(tmp_path, "SELECT event FROM saga_events ORDER BY ts, seq")
+    assert sorted(str(one) for (one,) in found) == ["commanded", "ended", "outcome", "started"]
+    assert requests(tmp_path, "SELECT count(*) FROM gaps") == [(0,)]

@@ -19,6 +19,7 @@ from antiphon.messages.identities import IdentityAudited
 from antiphon.messages.jobs import ActionFinished
 from antiphon.messages.policy import PolicyChanged
 from antiphon.messages.records import FactsDropped
+from antiphon.messages.saga_facts import SagaMoved
 
 Row = tuple[Any, ...]
 Hide = Callable[[str], str | None]
@@ -129,6 +130,15 @@ def _policy(fact: PolicyChanged, place: Place, _hide: Hide) -> Iterator[tuple[st
     yield "identity_events", (*place.row(fact.at_ms), *told)
 
 
+def _saga(fact: SagaMoved, place: Place, _hide: Hide) -> Iterator[tuple[str, Row]]:
+    cause = fact.cause
+    yield "saga_moves", (
+        *place.row(fact.at_ms), fact.saga, fact.name, fact.caller, str(fact.turn), str(fact.state), fact.took_ms,
+        fact.step, cause and cause.reason, fact.code or (cause and cause.code), fact.text or (cause and cause.text),
+        list(fact.left),
+    )  # fmt: skip
+
+
 def _lost(fact: FactsDropped, place: Place, _hide: Hide) -> Iterator[tuple[str, Row]]:
     yield "fact_losses", (*place.row(fact.at_ms), fact.dropped, fact.total)
 
@@ -144,6 +154,7 @@ ROWS: Final[Mapping[type[Message], Any]] = {
     IdentityAudited: _identity,
     PolicyChanged: _policy,
     FactsDropped: _lost,
+    SagaMoved: _saga,
 }
 KINDS: Final[Mapping[str, type[Message]]] = {kind.__name__: kind for kind in ROWS}
 """The facts that have rows, by name; any other is a dead fact until a recorder knows it."""

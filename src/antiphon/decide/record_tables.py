@@ -43,6 +43,11 @@ _FACTS: Final[dict[str, Columns]] = {
         "action": "VARCHAR", "name": "VARCHAR", "caller": "VARCHAR", "state": "VARCHAR", "code": "VARCHAR",
         "detail": "VARCHAR", "by_whom": "VARCHAR", "attempts": "INTEGER", "took_ms": "BIGINT",
     },
+    "saga_moves": {
+        "saga": "VARCHAR", "name": "VARCHAR", "caller": "VARCHAR", "turn": "VARCHAR", "state": "VARCHAR",
+        "took_ms": "BIGINT", "step": "VARCHAR", "cause": "VARCHAR", "code": "VARCHAR", "detail": "VARCHAR",
+        "steps_left": "VARCHAR[]",
+    },
     "breaker_transitions": {
         "node": "VARCHAR", "instance": "VARCHAR", "verb": "VARCHAR", "state": "VARCHAR", "reason": "VARCHAR",
     },
@@ -90,6 +95,7 @@ NAMED: Final[Mapping[str, tuple[str, ...]]] = {
     "requests": ("caller", "delegate"),
     "actions": ("caller", "delegate", "by_whom"),
     "saga_events": ("caller", "by_whom"),
+    "saga_moves": ("caller",),
 }
 """The columns that name who asked, which an operator can have forgotten."""
 TEXT: Final[Mapping[str, tuple[str, ...]]] = {"requests": ("query",)}

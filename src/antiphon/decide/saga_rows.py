@@ -14,8 +14,6 @@ from antiphon.messages.saga_history import (
     SagaParked,
     SagaResumed,
     SagaStarted,
-    SagaTimerFired,
-    SagaTimerSet,
     StepCommanded,
     StepOffered,
     StepOutcome,
@@ -28,8 +26,6 @@ EVENTS: Final[Mapping[type[Fact], str]] = {
     SagaResumed: "resumed",
     SagaEnded: "ended",
     SagaOrdered: "ordered",
-    SagaTimerSet: "timer_set",
-    SagaTimerFired: "timer_fired",
     StepOffered: "offered",
     StepOutcome: "outcome",
 }
