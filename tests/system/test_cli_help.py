@@ -31,6 +31,7 @@ COMMANDS = [
     ("demo",),
     ("run", "recorder"),
     ("sql",),
+    ("logs",),
     ("stats",),
     *(("stats", verb) for verb in ("export", "forget")),
     ("requests",),

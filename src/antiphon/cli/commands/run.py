@@ -28,7 +28,7 @@ def master(
         open_: run without keys and check nobody: whoever reaches the server may do everything.
         at: where the server is.
     """
-    at.configure_logs("info")
+    at.configure_logs("info", role="master")
     from antiphon import app  # noqa: PLC0415 - not for --help
     from antiphon.errors import InvalidSetting  # noqa: PLC0415 - as above
     from antiphon.runtime.loop import run  # noqa: PLC0415 - as above
@@ -54,7 +54,7 @@ def recorder(
         keys: the fabric's keys folder, where the server asks the callout who comes in; default: $ANTIPHON_KEYS.
         at: where the server is.
     """
-    at.configure_logs("info")
+    at.configure_logs("info", role="recorder")
     from antiphon import recording  # noqa: PLC0415 - not for --help
     from antiphon.runtime.loop import run  # noqa: PLC0415 - as above
     from antiphon.settings import Settings  # noqa: PLC0415 - as above
