@@ -45,7 +45,7 @@ def spark(values: Sequence[float], width: int = SPARK_CHARS) -> str:
     """Return values as a line of blocks, the largest one full; neighbours are added up where there are more than fit.
 
     >>> spark([0, 1, 2, 4])
-    '▁▂▄█'
+    '▁▃▅█'
     """
     if not values:
         return ""
