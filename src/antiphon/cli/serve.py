@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import App, Group, Parameter
 
-from antiphon import logs  # noqa: F401 - first: it imports structlog without rich, which a node has no use for
+from antiphon import logs  # pyright: ignore[reportUnusedImport]  # noqa: F401 - first: structlog without rich
 from antiphon.cli.options import Connection, listed
 from antiphon.cli.serving import Card, serve
 from antiphon.connectors import Connector, catalogue
