@@ -19,7 +19,7 @@ NODES = 10
 REQUESTS = """
 INSERT INTO requests SELECT ts, 'master', i, 0, 'r' || i, 'web-' || (i % 20), NULL, 'what is ' || (i % 5000), NULL,
     1000 + (i * 7919) % 60000, 10, 100, 0, 'evidence', i % 40 <> 0, true, 10, 10 - (i % 40 = 0)::INT, 0, 0,
-    (i % 40 = 0)::INT, 0, 0, []
+    (i % 40 = 0)::INT, 0, 0, [], 'node-' || (i % 10), 900 + (i * 7919) % 40000, 'answered'
 FROM (SELECT range AS i, make_timestamp({end} - (range * {step})) AS ts FROM range({count}))"""
 REPLIES = """
 INSERT INTO node_replies SELECT ts, 'master', i, 0, 'r' || i, 'node-' || n, 'i' || (i % 3),

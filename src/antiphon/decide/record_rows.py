@@ -64,9 +64,11 @@ def _search(fact: SearchFinished, place: Place, hide: Hide) -> Iterator[tuple[st
             covered.expected, covered.answered, covered.empty, covered.failed, covered.timed_out,
             covered.skipped_open, covered.hedged, list(covered.degraded),
         )  # fmt: skip
+    slow = max(fact.nodes, key=lambda line: line.took_us, default=None)
+    blame: Row = (None,) * 3 if slow is None else (slow.node, slow.took_us, slow.outcome.value)
     yield "requests", (
         *where, fact.request, fact.caller, fact.delegate, hide(fact.query), fact.code, fact.took_us, fact.hits,
-        fact.total, fact.duplicates, fact.fusion, fact.complete, fact.sufficient, *told,
+        fact.total, fact.duplicates, fact.fusion, fact.complete, fact.sufficient, *told, *blame,
     )  # fmt: skip
     for line in fact.nodes:
         yield "node_replies", (

@@ -21,7 +21,8 @@ _FACTS: Final[dict[str, Columns]] = {
         "took_us": "BIGINT", "hits": "INTEGER", "total": "BIGINT", "duplicates": "BIGINT", "fusion": "VARCHAR",
         "complete": "BOOLEAN", "sufficient": "BOOLEAN", "expected": "INTEGER", "answered": "INTEGER",
         "empty": "INTEGER", "failed": "INTEGER", "timed_out": "INTEGER", "skipped_open": "INTEGER",
-        "hedged": "INTEGER", "degraded": "VARCHAR[]",
+        "hedged": "INTEGER", "degraded": "VARCHAR[]", "slowest": "VARCHAR", "slowest_us": "BIGINT",
+        "slowest_outcome": "VARCHAR",
     },
     "node_replies": {
         "request": "VARCHAR", "node": "VARCHAR", "instance": "VARCHAR", "outcome": "VARCHAR", "hits": "INTEGER",

@@ -64,14 +64,9 @@ SELECT date_trunc('minute', ts) AS minute, count(*) AS requests, sum(expected)::
     round(avg(CASE WHEN complete THEN 1 ELSE 0 END), 4) AS complete_share
 FROM requests WHERE code IS NULL GROUP BY minute""",
         "slow_requests": """
-WITH slowest AS (
-    SELECT request, writer, arg_max(node, took_us) AS node, max(took_us) AS node_us,
-        arg_max(outcome, took_us) AS node_outcome
-    FROM node_replies GROUP BY request, writer
-)
-SELECT r.ts, r.request, r.caller, r.query, round(r.took_us / 1000, 2) AS took_ms, s.node AS blame,
-    round(s.node_us / 1000, 2) AS blame_ms, s.node_outcome AS blame_outcome, r.expected, r.answered
-FROM requests r LEFT JOIN slowest s USING (request, writer) ORDER BY r.took_us DESC""",
+SELECT ts, request, caller, query, round(took_us / 1000, 2) AS took_ms, slowest AS blame,
+    round(slowest_us / 1000, 2) AS blame_ms, slowest_outcome AS blame_outcome, expected, answered
+FROM requests ORDER BY took_us DESC""",
         "breaker_timeline": """
 SELECT ts, node, instance, verb, state, reason, writer AS by_master,
     lead(ts) OVER (PARTITION BY node, instance, verb ORDER BY ts, seq, fact) AS until
