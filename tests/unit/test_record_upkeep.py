@@ -29,6 +29,13 @@ def test_rows_are_sealed_when_they_are_many_or_old() -> None:
     assert due(idle(open_rows=1, open_since_ms=NOW_MS - 60_000), NOW_MS, BOUNDS) == "seal"
 
 
+def test_catching_up_comes_before_snapshots_yet_there_are_some() -> None:
+    behind = idle(is_changed=True, snapshot_ms=NOW_MS - 2_000, is_behind=True)
+    assert due(behind, NOW_MS, BOUNDS) is None
+    assert due(behind, NOW_MS + 8_000, BOUNDS) == "snapshot"
+    assert due(idle(is_changed=True, snapshot_ms=NOW_MS - 2_000), NOW_MS, BOUNDS) == "snapshot"
+
+
 @given(took_ms=some.integers(0, 100_000), turns=some.integers(1, 50))
 def test_snapshots_take_a_tenth_of_the_time_at_most(took_ms: int, turns: int) -> None:
     now_ms = NOW_MS

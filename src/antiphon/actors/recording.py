@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -103,7 +104,7 @@ class Recording:
             await self.blocking(self.store.open, self.bus.clock.wall_ms())
             for stream in SOURCES:
                 count += await self._take(stream)
-            await self.blocking(self.upkeep.work, self.bus.clock.wall_ms())
+            await self.blocking(partial(self.upkeep.work, self.bus.clock.wall_ms(), is_behind=self.lag > 0))
         except RecordUnwritable as error:
             self._degraded(error)
             return self.bounds.retry_ms

@@ -26,6 +26,8 @@ class UpkeepBounds:
     """How long a file that was replaced stays: analysts may have a snapshot open that names it."""
     snapshot_ms: int = 1_000
     """How often there is a new snapshot at most."""
+    behind_ms: int = 10_000
+    """How often there is one at most while the streams have more than is read: catching up comes first."""
     snapshot_duty: int = 10
     """A snapshot takes at most one part in so many of the time."""
 
@@ -41,6 +43,8 @@ class UpkeepState:
     discarded_ms: int = 0
     snapshot_ms: int = 0
     snapshot_took_ms: int = 0
+    is_behind: bool = False
+    """Whether the streams have more than is read."""
     is_changed: bool = True
     """Whether there is anything that the last snapshot does not show."""
 
@@ -51,6 +55,8 @@ def due(state: UpkeepState, now_ms: int, bounds: UpkeepBounds) -> Job | None:
     if state.open_rows >= bounds.seal_rows or (since_ms is not None and now_ms - since_ms >= bounds.seal_ms):
         return "seal"
     pause_ms = max(bounds.snapshot_ms, state.snapshot_took_ms * (bounds.snapshot_duty - 1))
+    if state.is_behind:
+        pause_ms = max(pause_ms, bounds.behind_ms)
     if state.is_changed and now_ms - state.snapshot_ms >= pause_ms:
         return "snapshot"
     if now_ms - state.compacted_ms >= bounds.compact_ms:

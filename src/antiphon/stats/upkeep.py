@@ -23,8 +23,9 @@ class Upkeep:
         self._is_swept = False
         self._seen = -1
 
-    def work(self, now_ms: int) -> None:
+    def work(self, now_ms: int, *, is_behind: bool = False) -> None:
         """Do the most urgent job that is due; raises `RecordUnwritable`, and then it stays due."""
+        self.state.is_behind = is_behind
         if not self._is_swept:
             segments.sweep(self.store)
             self._is_swept = True
