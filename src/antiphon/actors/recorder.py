@@ -15,6 +15,7 @@ from antiphon.errors import AntiphonError
 from antiphon.messages.records import RecorderReported
 from antiphon.messages.stats import StatsAnswer, StatsForget, StatsForgotten, StatsQuery
 from antiphon.runtime.actor import Actor, ActorBounds, converses
+from antiphon.stats import snapshot
 from antiphon.stats.forgetting import forget
 from antiphon.stats.sandbox import Sandbox
 
@@ -60,7 +61,8 @@ class Recorder(Actor):
         recording, who = self.recording, call.message.who
         async with recording.paused():
             rows, files = await recording.blocking(forget, recording.store, who, self.bus.clock.wall_ms())
-            recording.upkeep.changed()
+            # the snapshot that was there names files that are gone now
+            await recording.blocking(snapshot.write, recording.store, self.bus.clock.wall_ms())
         log.warning("record.forgotten", who=who, by=call.caller, rows=rows, files=files)
         return StatsForgotten(rows=rows, files=files, recorder=self.bus.name)
 
