@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import signal
+import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
@@ -29,7 +31,7 @@ from antiphon.bus.bus import Bus
 from antiphon.bus.connect import connect
 from antiphon.bus.endpoint import Endpoint as At
 from antiphon.bus.endpoint import resolve
-from antiphon.bus.home import default_data_dir
+from antiphon.bus.home import RECORD, default_data_dir
 from antiphon.bus.server import EmbeddedServer, Options
 from antiphon.client import user_name
 from antiphon.decide import fuse
@@ -46,8 +48,10 @@ from antiphon.identity.vault import FOLDER, Vault
 from antiphon.messages.lane import Load
 from antiphon.node import Node
 from antiphon.runtime.actor import Actor, Endpoint
+from antiphon.runtime.companion import Companion
 from antiphon.runtime.discovery import Discovery
 from antiphon.runtime.facts import Facts
+from antiphon.runtime.keeping import Keeper
 from antiphon.runtime.sinks import Sink, SinkSpool
 from antiphon.runtime.supervisor import Supervisor
 from antiphon.runtime.views import View
@@ -59,7 +63,7 @@ log = structlog.get_logger("antiphon.app")
 class MasterRole:
     """The actors of a master, started in this order, stopped in reverse.
 
-    Facts, policy, registry, breaker, search, actions, sagas, monitor.
+    Facts, the gate, the keeper, policy, registry, breaker, search, actions, sagas, monitor.
 
     Args:
         bus: its connection.
@@ -111,7 +115,8 @@ class MasterRole:
         """Return when the registry's picture is complete and searches are answered."""
         settings, bus = self.settings, self.bus
         fuse.method(settings.fusion)
-        facts = Facts(bus, buffer_max=settings.facts_buffer_max, is_on=settings.tell_facts)
+        keeper = Keeper(bus, settings.keeper()) if settings.tell_facts and settings.keep_facts else None
+        facts = Facts(bus, buffer_max=settings.facts_buffer_max, is_on=settings.tell_facts, keeper=keeper)
         bounds = settings.actor()
         search = SearchBounds(
             fusion=settings.fusion,
@@ -125,6 +130,8 @@ class MasterRole:
         await self.supervisor.start("facts", lambda: facts)
         if self.gate is not None:
             await self.gate.start(self.supervisor, bus, facts, self.access, limits=settings.identity(), bounds=bounds)
+        if keeper is not None:  # behind the gate, which opens the way to where facts are kept
+            await self.supervisor.start("keeper", lambda: keeper)
         await self.supervisor.start("policy", lambda: PolicyActor(bus, self.access, facts, bounds=bounds))
         await self.supervisor.start(
             "registry",
@@ -202,6 +209,7 @@ class MasterRole:
                 judge=self._judge,
                 parked=self._parked,
                 sinks=spools,
+                keeper=keeper,
                 health=settings.health(),
                 alerts=settings.alerts(),
                 blind_ms=settings.heartbeat_ms * settings.misses_max,
@@ -328,15 +336,24 @@ async def _begin(role: MasterRole, operator: Path | None) -> None:
 
 
 async def up(settings: Settings, *, data: Path | None = None, started: asyncio.Event | None = None) -> None:
-    """Start the embedded server and a master, in one process, until SIGINT or SIGTERM.
+    """Start the embedded server, a master in this process and a recorder in another, until SIGINT or SIGTERM.
 
     Raises `AlreadyRunning` when the data directory is served, and `ServerFailed` when the server ends by itself.
     """
     async with embedded(data or default_data_dir(), settings) as (server, role):
+        if settings.record:
+            await role.supervisor.start("recorder", lambda: recorder_beside(server))
         log.info("antiphon.up", url=server.url, data=str(server.data), server=server.note.version)
         if started is not None:
             started.set()
         await _until_told(role, server)
+
+
+def recorder_beside(server: EmbeddedServer) -> Companion:
+    """Return the recorder of an embedded server, a process of its own, which logs only what is wrong."""
+    words = ["--nats", server.url, "--keys", str(server.data / FOLDER), "--record", str(server.data / RECORD)]
+    level = [] if os.environ.get("ANTIPHON_LOG") else ["--log-level", "warning"]
+    return Companion("recorder", [sys.executable, "-m", "antiphon", "run", "recorder", *words, *level], os.environ)
 
 
 @asynccontextmanager
@@ -373,19 +390,25 @@ async def master_role(
     return MasterRole(bus, settings, sinks=sinks, gate=gate)
 
 
-async def _until_told(role: MasterRole, server: EmbeddedServer | None = None) -> None:
+async def until_told(
+    supervisor: Supervisor, running: asyncio.Future[None], served: asyncio.Future[Any] | None = None
+) -> None:
+    """Let a role run until SIGINT or SIGTERM, its own end or that of `served`; then stop it."""
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
         with suppress(NotImplementedError):  # Windows has no signal handlers on the loop
             loop.add_signal_handler(signum, told.set)
-    running = asyncio.ensure_future(role.run())
     ends: set[asyncio.Future[Any]] = {running, asyncio.ensure_future(told.wait())}
-    served = None if server is None else asyncio.ensure_future(server.exited())
-    done, left = await asyncio.wait(ends | ({served} if served else set()), return_when=asyncio.FIRST_COMPLETED)
-    role.supervisor.stop()
+    _, left = await asyncio.wait(ends | ({served} if served else set()), return_when=asyncio.FIRST_COMPLETED)
+    supervisor.stop()
     await running
     for one in left - {running}:
         one.cancel()
-    if server is not None and served in done:
+
+
+async def _until_told(role: MasterRole, server: EmbeddedServer | None = None) -> None:
+    served = None if server is None else asyncio.ensure_future(server.exited())
+    await until_told(role.supervisor, asyncio.ensure_future(role.run()), served)
+    if server is not None and served is not None and served.done() and not served.cancelled():
         raise ServerFailed(f"the nats-server ended: {server.last_words()}")

@@ -39,6 +39,7 @@ from antiphon.messages.ping import PingAnswer, PingAsk
 from antiphon.messages.policy import ActionRule, Policy, PolicyGet, PolicySet, SearchRule
 from antiphon.messages.registry import NodeEntry, NodeList, Status
 from antiphon.messages.search import SearchAnswer, SearchAsk, SearchPage
+from antiphon.messages.stats import StatsAnswer, StatsForget, StatsForgotten, StatsQuery
 from antiphon.runtime.asking import Question
 from antiphon.saga_run import RunsSagas
 
@@ -322,6 +323,23 @@ class Client(RunsActions, RunsSagas):
             NoResponders: no master runs on this bus.
         """
         return merge(await self.bus.ask_all(MonitorAsk(), wait_ms=wait_ms))
+
+    async def sql(
+        self, *statements: str, rows_max: int = 1_000, form: str = "json", budget_ms: int = 60_000
+    ) -> StatsAnswer:
+        """Ask the record of the last day in SQL, as an analyst or an operator; a table for each statement.
+
+        Raises:
+            InvalidQuery: a statement does more than read, or is no SQL.
+            QueryLimit: it took too much time, memory or room.
+            NoResponders: no recorder runs.
+        """
+        query = _made(StatsQuery, statements=statements, rows_max=rows_max, format=form)
+        return await self.bus.ask(query, budget_ms=budget_ms)
+
+    async def forget(self, who: str, *, wait_ms: int = 30_000) -> list[StatsForgotten]:
+        """Have every recorder take a caller's name and questions out of its record; return what each says."""
+        return await self.bus.ask_all(_made(StatsForget, who=who), wait_ms=wait_ms, quiet_ms=1_000)
 
     async def breakers(self, node: str | None = None) -> BreakerListing:
         """Return the breakers of a node, or of all, that are not closed by themselves."""

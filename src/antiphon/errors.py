@@ -25,6 +25,8 @@ AntiphonError
 │   ├── WrongState         an order that a saga cannot take as it is now
 │   ├── SagaUndone         a saga whose results are wanted was undone, or abandoned
 │   ├── Unconfirmed        a destructive action was not confirmed
+│   ├── InvalidQuery       a statement to the record does more than read, or is no SQL
+│   ├── QueryLimit         a statement to the record took too much time, memory or room
 │   ├── Declined           the handler of an action will not do it, and says why
 │   ├── Cancelled          the job was cancelled before it had ended
 │   └── Abandoned          the asker left before there was an answer
@@ -33,6 +35,7 @@ AntiphonError
 │   ├── HandlerFailed      the node author's handler raised
 │   ├── Overloaded         a bounded queue is full; `retry_after_ms` says when to come back
 │   ├── Stopping           the responder is draining or restarting
+│   ├── RecordUnwritable   the record's disk is full or read-only, or it is not open yet
 │   └── InvalidReply       the reply is not the declared reply
 ├── DeliveryError          the bus could not bring it there and back
 │   ├── NoResponders       nobody listens on that subject: it was never delivered
@@ -199,6 +202,18 @@ class Unconfirmed(RequestError):
     code = "unconfirmed"
 
 
+class InvalidQuery(RequestError):
+    """A statement to the record does more than read, names what there is not, or is no SQL."""
+
+    code = "invalid_query"
+
+
+class QueryLimit(RequestError):
+    """A statement to the record took too much time, memory or room."""
+
+    code = "query_limit"
+
+
 class Declined(RequestError):
     """The handler of an action will not do what it was asked, however often; the text is the node author's own."""
 
@@ -247,6 +262,13 @@ class Stopping(ServiceError):
     """The responder is draining or restarting: another instance can answer."""
 
     code = "stopping"
+
+
+class RecordUnwritable(ServiceError):
+    """The record's disk is full or read-only, or it is not open yet; what is told meanwhile waits in its stream."""
+
+    code = "record_unwritable"
+    retryable = True
 
 
 class InvalidReply(ServiceError):

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, MutableMapping
 from datetime import datetime
-from typing import Any, Final, TextIO, cast
+from typing import Any, Final, Protocol, TextIO, cast
 
 _RICH = "rich"
 
@@ -62,13 +62,23 @@ moving: Final = MovingLine()
 """The one of this process's terminal."""
 
 
-def configure(level: str | None = None, *, default: str = "info", stream: TextIO | None = None) -> None:
+class Keep(Protocol):
+    """Where lines are kept besides."""
+
+    def write(self, line: str) -> None:
+        """Keep a line of JSON."""
+
+
+def configure(
+    level: str | None = None, *, default: str = "info", stream: TextIO | None = None, keep: Keep | None = None
+) -> None:
     """Send all logs of this process, the standard library's too, to `stream`, stderr by default.
 
     Args:
         level: the least level that is written; None takes `$ANTIPHON_LOG`, and `default` where that is not set.
         default: the level of a process that was not told one.
         stream: where to; readable lines if it is a terminal, JSON lines otherwise.
+        keep: where what is info or worse goes besides, as JSON lines.
 
     Raises:
         ValueError: the level is none of `LEVELS`.
@@ -77,9 +87,14 @@ def configure(level: str | None = None, *, default: str = "info", stream: TextIO
     if least not in LEVELS:
         raise ValueError(f"the log level {least[:40]!r} is none of {', '.join(LEVELS)}")
     target = stream or sys.stderr
-    number = getattr(logging, least.upper())
+    number = shown = getattr(logging, least.upper())
+    kept: list[Callable[..., Any]] = []
+    if keep is not None:
+        number = min(shown, logging.INFO)
+        kept = [_Keeping(keep, shown)]
+    processors = [structlog.contextvars.merge_contextvars, _stamped, *kept, *(_for_people(target) or _for_machines())]
     structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, _stamped, *(_for_people(target) or _for_machines())],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.WriteLoggerFactory(file=target),
         cache_logger_on_first_use=True,
@@ -89,6 +104,25 @@ def configure(level: str | None = None, *, default: str = "info", stream: TextIO
     root.setLevel(number)
     for name in QUIET:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
+
+
+class _Keeping:
+    """Keeps every event as a line of JSON, and lets pass what is to be shown."""
+
+    def __init__(self, keep: Keep, shown: int) -> None:
+        self._keep = keep
+        self._shown = shown
+        self._machines = _for_machines()
+
+    def __call__(self, logger: Any, level: str, event: Event) -> Event:
+        """Keep an event; raises `DropEvent` for one that is kept only."""
+        line: Any = dict(event)
+        for processor in self._machines:
+            line = processor(logger, level, line)
+        self._keep.write(line)
+        if getattr(logging, str(event["level"]).upper(), logging.ERROR) < self._shown:
+            raise structlog.DropEvent
+        return event
 
 
 class _ToStructlog(logging.Handler):

@@ -5,7 +5,7 @@ Each is an environment variable, `ANTIPHON_` and its name in capitals: `ANTIPHON
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -30,12 +30,15 @@ from antiphon.decide.hedge import HedgeBounds
 from antiphon.decide.knocks import KnockBounds
 from antiphon.decide.limit import MINUTE_MS, Rate
 from antiphon.decide.pages import PageBounds
+from antiphon.decide.record_bounds import RecordingBounds, SandboxBounds, StoreBounds
 from antiphon.decide.registry import Patience
 from antiphon.decide.restarts import Intensity
 from antiphon.decide.retry import RetryBounds
+from antiphon.decide.upkeep import UpkeepBounds
 from antiphon.errors import InvalidSetting
 from antiphon.identity.authority import Lives
 from antiphon.runtime.actor import ActorBounds
+from antiphon.runtime.keeping import KeeperBounds
 
 
 class Settings(BaseSettings):
@@ -78,9 +81,48 @@ class Settings(BaseSettings):
     facts_buffer_max: int = Field(
         default=10_000, ge=1, description="facts waiting to leave; more are dropped and counted"
     )
+    keep_facts: bool = Field(default=True, description="whether facts are kept in the stream that recorders read")
+    facts_bytes_max: int = Field(
+        default=64 * 1024 * 1024,
+        ge=1_024,
+        description="memory of facts waiting to be kept; more are dropped and counted",
+    )
+    facts_linger_ms: int = Field(
+        default=50, ge=0, description="how long a fact waits for others that are kept in the same message"
+    )
     late_tokens_max: int = Field(
         default=4_096, ge=0, description="given-up asks remembered, to tell late answers from stray ones"
     )
+
+    record: bool = Field(default=True, description="whether `antiphon up` runs a recorder")
+    record_queries: Literal["plain", "hashed", "none"] = Field(
+        default="plain", description="what the record keeps of a question's text: plain, hashed or none"
+    )
+    record_batch_rows: int = Field(default=1_000, ge=1, description="rows that are written at once")
+    record_batch_ms: int = Field(default=250, ge=1, description="how long a row waits for others at most")
+    record_retry_ms: int = Field(default=1_000, ge=1, description="how often is tried again while the disk refuses")
+    record_memory_bytes: int = Field(default=512 * 1024 * 1024, ge=64 * 1024 * 1024, description="memory of DuckDB")
+    record_seal_rows: int = Field(default=250_000, ge=1, description="rows after which the hot file is sealed")
+    record_seal_ms: int = Field(default=60_000, ge=1, description="age of a row after which the hot file is sealed")
+    record_compact_ms: int = Field(default=3_600_000, ge=1, description="how often small segments are merged")
+    record_compact_rows: int = Field(default=2_000_000, ge=1, description="rows of one merged segment at most")
+    record_keep_ms: int = Field(
+        default=90 * 86_400_000, ge=1, description="how long rows are kept; roll-ups are kept for ever"
+    )
+    record_discard_ms: int = Field(
+        default=600_000, ge=0, description="how long a replaced file stays for those who have a snapshot open"
+    )
+    record_snapshot_ms: int = Field(default=1_000, ge=1, description="how often there is a new snapshot at most")
+
+    query_time_ms: int = Field(default=5_000, ge=1, description="how long one statement to the record may take")
+    query_memory_bytes: int = Field(
+        default=256 * 1024 * 1024, ge=64 * 1024 * 1024, description="memory of one question to the record"
+    )
+    query_parallel_max: int = Field(default=2, ge=1, description="questions to the record at once; more are refused")
+    query_rows_max: int = Field(
+        default=2_000_000, ge=1, description="rows of each table that the query endpoint has, the newest of a day"
+    )
+    query_fresh_ms: int = Field(default=5_000, ge=1, description="how old the query endpoint's rows may be")
 
     caller_per_minute: int = Field(
         default=60, ge=0, description="searches of one caller a minute; as many may come at once; 0 is no limit"
@@ -186,6 +228,42 @@ class Settings(BaseSettings):
             budget_default_ms=self.budget_default_ms,
             budget_max_ms=self.budget_max_ms,
             late_tokens_max=self.late_tokens_max,
+        )
+
+    def keeper(self) -> KeeperBounds:
+        """Return the limits of what waits to be kept."""
+        return KeeperBounds(
+            facts_max=self.facts_buffer_max, bytes_max=self.facts_bytes_max, linger_ms=self.facts_linger_ms
+        )
+
+    def store(self) -> StoreBounds:
+        """Return what the record's store may use."""
+        return StoreBounds(memory_bytes_max=self.record_memory_bytes)
+
+    def sandbox(self) -> SandboxBounds:
+        """Return what a question to the record may take."""
+        return SandboxBounds(
+            time_ms=self.query_time_ms,
+            memory_bytes=self.query_memory_bytes,
+            parallel_max=self.query_parallel_max,
+            rows_max=self.query_rows_max,
+            fresh_ms=self.query_fresh_ms,
+        )
+
+    def recording(self) -> RecordingBounds:
+        """Return how a recorder reads its streams."""
+        return RecordingBounds(rows=self.record_batch_rows, wait_ms=self.record_batch_ms, retry_ms=self.record_retry_ms)
+
+    def upkeep(self) -> UpkeepBounds:
+        """Return when a recorder seals, merges, discards and copies."""
+        return UpkeepBounds(
+            seal_rows=self.record_seal_rows,
+            seal_ms=self.record_seal_ms,
+            compact_ms=self.record_compact_ms,
+            compact_rows_max=self.record_compact_rows,
+            keep_ms=self.record_keep_ms,
+            discard_ms=self.record_discard_ms,
+            snapshot_ms=self.record_snapshot_ms,
         )
 
     def actor(self) -> ActorBounds:

@@ -155,6 +155,44 @@ async def test_while_the_server_is_away_nothing_hangs_and_afterwards_all_is_ther
     assert await journal.append(f"{of}.n", b"after") is not None
 
 
+async def test_a_reader_gets_everything_in_order_from_behind_its_position(buses: Buses) -> None:
+    bus = await buses.open("master")
+    stream = replace(kept(bus), per_subject_max=-1)
+    reader = await bus.transport.reader(stream.name)
+    assert await reader.extent() is None
+    journal = await bus.transport.journal(stream)
+    extent = await reader.extent()
+    assert extent is not None
+    assert (extent.first, extent.last) in ((0, 0), (1, 0))
+    assert await reader.read(0, messages_max=5, bytes_max=10**6) == []
+    texts = [f"{number}".encode() * 100 for number in range(12)]
+    for text in texts:
+        await journal.append(f"{bus.prefix}.v1.job.a.m", text)
+    found = [one for after in (0, 5, 10) for one in await reader.read(after, messages_max=5, bytes_max=10**6)]
+    assert [one.data for one in found] == texts
+    assert [one.sequence for one in found] == list(range(1, 13))
+    assert all(one.at_ms > 0 for one in found)
+    assert await reader.read(12, messages_max=5, bytes_max=10**6) == []
+    assert 1 <= len(await reader.read(0, messages_max=100, bytes_max=150)) < len(texts)
+    again = await reader.extent()
+    assert again is not None
+    assert (again.created_us, again.first, again.last) == (extent.created_us, 1, 12)
+
+
+async def test_a_reader_begins_behind_what_is_gone(buses: Buses) -> None:
+    bus = await buses.open("master")
+    stream = replace(kept(bus), per_subject_max=-1, bytes_max=20_000, message_bytes_max=8_000)
+    journal = await bus.transport.journal(stream)
+    for number in range(8):
+        await journal.append(f"{bus.prefix}.v1.job.a.m{number}", b"x" * 6_000)
+    reader = await bus.transport.reader(stream.name)
+    extent = await reader.extent()
+    assert extent is not None
+    assert extent.first > 1
+    found = await reader.read(0, messages_max=100, bytes_max=10**6)
+    assert (found[0].sequence, found[-1].sequence) == (extent.first, 8)
+
+
 def test_a_memory_log_forgets_what_it_dropped() -> None:
     log = MemoryLog(JournalStream("x", ("x.>",), "", keep_ms=1, bytes_max=10, message_bytes_max=8, per_subject_max=2))
     for subject, data in [("x.a", b"1234"), ("x.a", b"5"), ("x.b", b"6"), ("x.a", b"7"), ("x.c", b"12345678")]:

@@ -29,6 +29,13 @@ COMMANDS = [
     *(("saga", verb) for verb in SAGA),
     *(("breaker", verb) for verb in ("ls", "open", "close", "reset")),
     ("demo",),
+    ("run", "recorder"),
+    ("sql",),
+    ("logs",),
+    ("stats",),
+    *(("stats", verb) for verb in ("export", "forget")),
+    ("requests",),
+    *(("requests", verb) for verb in ("tail", "show")),
     ("schemas",),
     ("version",),
 ]

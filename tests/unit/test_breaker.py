@@ -317,7 +317,8 @@ def test_calls_that_began_before_a_transition_do_not_count_after_it() -> None:
 
 @pytest.mark.parametrize("code", [None, *CODES, "of_a_newer_version"])
 def test_every_error_ends_a_call_in_one_way(code: str | None) -> None:
-    failures = {"service_error", "internal", "handler_failed", "invalid_reply", "no_responders", "out_of_budget"}
+    service = {"service_error", "internal", "handler_failed", "invalid_reply", "record_unwritable"}
+    failures = service | {"no_responders", "out_of_budget"}
     if code is None:
         assert ending_of(code, 5) is SUCCEEDED
     elif code in ("overloaded", "stopping"):

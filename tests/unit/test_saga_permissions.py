@@ -10,6 +10,7 @@ from antiphon.decide.grants import grants
 from antiphon.messages import routed
 from antiphon.messages.base import Kind
 from antiphon.messages.jobs import JOBS
+from antiphon.messages.records import FACTS
 from antiphon.messages.saga_history import OUTCOMES, SAGAS, SUBJECTS, TIMERS
 from antiphon.subjects import PREFIX, TOKEN, VERSION
 
@@ -94,9 +95,9 @@ def test_nobody_but_masters_writes_into_a_stream_of_sagas_or_asks_anything_of_je
 
 def test_each_stream_has_its_own_subjects() -> None:
     streams = {message.route.stream for message in routed().values()} - {None}
-    assert streams == {SAGAS, OUTCOMES, TIMERS, JOBS}
+    assert streams == {SAGAS, OUTCOMES, TIMERS, JOBS, FACTS}
     for name, message in routed().items():
-        if message.route.stream == JOBS:
+        if message.route.stream in {JOBS, FACTS}:
             continue
         pattern = message.route.template.pattern()
         assert kept(pattern) == ({message.route.stream} - {None}), name

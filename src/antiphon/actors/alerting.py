@@ -14,12 +14,14 @@ import structlog
 
 from antiphon.bus.assets import alerts_of
 from antiphon.bus.bus import Bus
+from antiphon.bus.codec import encode
 from antiphon.bus.protocol import Entry, KeyValue, Watch
 from antiphon.decide import alerts
 from antiphon.decide.alerts import RULES, Alert, AlertBounds, Alerts, Observation, Phase
 from antiphon.decide.announce import Board, Record, Swap, record
 from antiphon.errors import NotConnected
 from antiphon.messages.alerts import AlertCleared, AlertRaised, OpenAlert
+from antiphon.runtime.keeping import Keeper
 from antiphon.runtime.sinks import SinkSpool
 
 log = structlog.get_logger("antiphon.alerts")
@@ -42,10 +44,11 @@ class Condition(NamedTuple):
 class AlertDesk:
     """The alerts of one master; called by its monitor only, one call at a time."""
 
-    def __init__(self, bus: Bus, sinks: Sequence[SinkSpool], bounds: AlertBounds) -> None:
+    def __init__(self, bus: Bus, sinks: Sequence[SinkSpool], bounds: AlertBounds, keeper: Keeper | None = None) -> None:
         self.bus = bus
         self.sinks = tuple(sinks)
         self.bounds = bounds
+        self.keeper = keeper
         self.state = Alerts()
         self.board = Board(bus.name)
         self._local: dict[str, Alert] = {}
@@ -133,6 +136,8 @@ class AlertDesk:
             say("alert.raised", alert=alert.id, severity=alert.severity, text=alert.text, reminder=fact.is_reminder)
         for sink in self.sinks:
             sink.put(fact)
+        if self.keeper is not None:
+            self.keeper.keep(type(fact).__name__, encode(fact))
         try:
             await self.bus.publish(fact)
         except NotConnected:

@@ -20,13 +20,16 @@ from antiphon.decide.alerts import AlertBounds
 from antiphon.decide.breaker import Breaker, State
 from antiphon.decide.dispatch import Dispatch
 from antiphon.decide.health import HealthBounds, NodeHealth, Vitals
+from antiphon.decide.record_health import RecordHealth, Reported
 from antiphon.decide.registry import Key, NodeView, RegistryView
 from antiphon.decide.traffic import Traffic
 from antiphon.errors import NoResponders, NotConnected, OutOfBudget
 from antiphon.messages.lane import Load
 from antiphon.messages.monitor import MonitorAsk, MonitorInstance, MonitorNode, MonitorView
+from antiphon.messages.records import FactsDropped, RecorderReported
 from antiphon.messages.registry import HeartBeaten, Status
 from antiphon.runtime.actor import Actor, ActorBounds, answers, hears
+from antiphon.runtime.keeping import Keeper
 from antiphon.runtime.sinks import SinkSpool
 from antiphon.runtime.views import View
 
@@ -62,6 +65,7 @@ class Monitor(Actor):
         judge: Judge,
         parked: Callable[[], Mapping[str, str]] = dict[str, str],
         sinks: Sequence[SinkSpool] = (),
+        keeper: Keeper | None = None,
         health: HealthBounds | None = None,
         alerts: AlertBounds | None = None,
         blind_ms: int = 3_000,
@@ -79,6 +83,7 @@ class Monitor(Actor):
             judge: is told of each ping.
             parked: gives the sagas that this master knows to need a person, and why.
             sinks: where alerts go besides the log and the bus.
+            keeper: where alerts are kept for the record.
             health: how often is pinged.
             alerts: how often is reminded.
             blind_ms: after a lost connection nobody was heard; for so long nothing is called wrong.
@@ -93,8 +98,9 @@ class Monitor(Actor):
         self.judge = judge
         self.parked = parked
         self.health = health or HealthBounds()
-        self.desk = AlertDesk(bus, sinks, alerts or AlertBounds())
+        self.desk = AlertDesk(bus, sinks, alerts or AlertBounds(), keeper)
         self.pings = Pings(bus, wait_ms=self.health.wait_ms)
+        self.record = RecordHealth()
         self.vitals: dict[Key, Vitals] = {}
         self._blind_ms = blind_ms
         self._blind_until_ms = 0
@@ -122,6 +128,20 @@ class Monitor(Actor):
         vitals = self.vitals.get((keys["writer"], keys["instance"]))
         if vitals is not None:
             vitals.beat(fact.load.in_flight, self.bus.clock.now_ms())
+
+    @hears(FactsDropped)
+    async def lost(self, fact: FactsDropped, keys: dict[str, str]) -> None:
+        """Note that a master has lost facts."""
+        self.record.lost(keys["writer"], fact.dropped, self.bus.clock.now_ms())
+
+    @hears(RecorderReported)
+    async def reported(self, fact: RecorderReported, keys: dict[str, str]) -> None:
+        """Note how a recorder is."""
+        if fact.state == "stopped":
+            self.record.stopped(keys["writer"])
+            return
+        reason = fact.reason if fact.state == "degraded" else None
+        self.record.heard(keys["writer"], Reported(self.bus.clock.now_ms(), reason, fact.lag, fact.lag_ms))
 
     @answers(MonitorAsk)
     async def ask(self, call: Call[MonitorAsk]) -> MonitorView:  # noqa: ARG002 - it asks nothing else
@@ -217,6 +237,8 @@ class Monitor(Actor):
         for saga, text in self.parked().items():
             yield Condition("saga_parked", saga, 1.0, text)
         broken = self._broken()
+        for kind, subject, text in self.record.wrong(self.bus.clock.now_ms()):
+            yield Condition(kind, subject, 1.0, text)
         for node in nodes:
             name = node.node
             if node.status is Status.DOWN:

@@ -162,3 +162,20 @@ def timers_of(prefix: str) -> JournalStream:
         is_masters=True,
         has_timers=True,
     )
+
+
+def facts_of(prefix: str) -> JournalStream:
+    """Return what is kept of the facts of one fabric: batches of masters, until every recorder has had time to read.
+
+    It stands where only masters come: what a node or a client could write there would be believed.
+    """
+    return JournalStream(
+        name=f"{prefix}-facts",
+        subjects=(f"{prefix}.v1.record.>",),
+        description="what happened, in batches; written by masters, read by recorders",
+        keep_ms=7 * 24 * 3_600_000,
+        bytes_max=2 * 1024 * 1024 * 1024,
+        message_bytes_max=1024 * 1024,
+        per_subject_max=-1,
+        is_masters=True,
+    )

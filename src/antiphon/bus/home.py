@@ -38,6 +38,8 @@ else:
 DATA_VARIABLE: Final = "ANTIPHON_DATA"
 NOTE: Final = "antiphon.json"
 LOCK: Final = "antiphon.lock"
+RECORD: Final = "stats"
+"""The record's folder in the data directory; it has a lock of its own."""
 LOCK_WAIT_MS: Final = 1_000
 """How long a start waits for a holder that says nothing: one that starts or stops, which takes less than this."""
 LOOK_MS_MAX: Final = 50

@@ -1,10 +1,7 @@
 """JetStream's streams over one connection, for the NATS transport: append, read, set timers, follow, forget.
 
 Each question has a token of its own below one private subject, and each answer is taken as it is read: no task, no
-subscription of its own. What is read comes by direct get (ADR-31, `multi_last`): one question, a message an answer,
-then a status. A stored message's own headers come before those that the server adds, and whoever wrote it may have
-chosen any; so a message is told from a status by the server's own header, and of two with one name the later one
-counts, which is the server's. Timers are scheduled messages (ADR-51).
+subscription of its own. What is read comes by direct get (`direct.py`). Timers are scheduled messages (ADR-51).
 """
 
 from __future__ import annotations
@@ -23,8 +20,9 @@ from nats.js import api
 from nats.js.client import JetStreamContext
 
 from antiphon.bus.dial import CONNECT_TIMEOUT_S
+from antiphon.bus.direct import END, NO_STREAM, NOTHING, Connected, DirectGets, stamp_ms
 from antiphon.bus.following import Follower
-from antiphon.bus.protocol import STATUS, Follow, Headers, JournalStream, Receive, Stored, Subscription, Take
+from antiphon.bus.protocol import Follow, Headers, JournalStream, Receive, Stored, Subscription
 from antiphon.errors import NotConnected, Overloaded, Oversize
 
 log = structlog.get_logger("antiphon.bus")
@@ -34,9 +32,6 @@ OVER_HEADER = "Nats-Expected-Last-Subject-Sequence-Subject"
 TTL_HEADER = "Nats-TTL"
 SCHEDULE_HEADER = "Nats-Schedule"
 TARGET_HEADER = "Nats-Schedule-Target"
-SUBJECT_HEADER = "Nats-Subject"
-SEQUENCE_HEADER = "Nats-Sequence"
-STAMP_HEADER = "Nats-Time-Stamp"
 WRONG_LAST_SEQUENCE = 10071
 """JetStream's error code for a failed compare-and-set."""
 NOT_STORED = 10077
@@ -44,26 +39,13 @@ NOT_STORED = 10077
 TAKEN = "maximum messages per subject exceeded"
 SUBJECTS_MAX = 1_024
 """Subjects that the server answers one question for; it refuses more with 413."""
-END, NOTHING, NO_STREAM = "204", "404", "503"
 FULL_RETRY_MS = 5_000
 NUMBERS = count(1)
 """Two holds of one stream over one connection are told apart."""
 
 
-class Connected(Protocol):
+class Living(Connected, Protocol):
     """What it needs of the transport that it is over."""
-
-    def check(self) -> None:
-        """Raise `NotConnected` unless there is a connection."""
-
-    async def publish(
-        self, subject: str, data: bytes, *, reply: str = "", headers: Headers | None = None, via: object = None
-    ) -> None:
-        """Send."""
-
-    async def tap(self, subject: str, take: Take) -> Subscription:
-        """Take what is published on a subject as it is read."""
-        ...
 
     async def subscribe(self, subject: str, receive: Receive, *, queue: str | None = None) -> Subscription:
         """Receive what is published on a subject."""
@@ -73,7 +55,7 @@ class Connected(Protocol):
         """Call whenever a lost connection is back."""
 
 
-async def open_journal(transport: Connected, js: JetStreamContext, stream: JournalStream, inbox: str) -> NatsJournal:
+async def open_journal(transport: Living, js: JetStreamContext, stream: JournalStream, inbox: str) -> NatsJournal:
     """Open a declared stream, creating it where it is missing; answers come below `inbox`."""
     journal = NatsJournal(transport, js, stream, f"{inbox}.j-{stream.name}-{next(NUMBERS)}")
     try:
@@ -86,26 +68,16 @@ async def open_journal(transport: Connected, js: JetStreamContext, stream: Journ
     return journal
 
 
-class _Reading:
-    """One question that is being answered, by messages and then a status."""
-
-    __slots__ = ("done", "found")
-
-    def __init__(self) -> None:
-        self.found: list[Stored] = []
-        self.done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-
 class NatsJournal:
     """One connection's hold of a stream."""
 
-    def __init__(self, transport: Connected, js: JetStreamContext, stream: JournalStream, inbox: str) -> None:
+    def __init__(self, transport: Living, js: JetStreamContext, stream: JournalStream, inbox: str) -> None:
         self._transport = transport
         self._js = js
         self._stream = stream
         self._inbox = inbox
         self._asked = 0
-        self._readings: dict[str, _Reading] = {}
+        self._gets = DirectGets(transport, stream.name, f"{inbox}.d")
         self._asking: dict[str, asyncio.Future[bytes]] = {}
         self._followers: list[Follower] = []
         self._ensuring: set[asyncio.Task[None]] = set()
@@ -113,6 +85,7 @@ class NatsJournal:
     async def start(self) -> None:
         """Listen for answers, and make the stream again when a server comes back without it."""
         await self._transport.tap(f"{self._inbox}.*", self._take)
+        await self._gets.start()
         self._transport.on_reconnect(self._reconnected)
 
     async def ensure(self) -> None:
@@ -173,22 +146,10 @@ class NatsJournal:
 
     async def last(self, *patterns: str) -> list[Stored]:
         """Return the last message of each subject, oldest first."""
-        self._transport.check()
-        token = self._token()
-        reading = self._readings[token] = _Reading()
-        question = orjson.dumps({"multi_last": patterns, "batch": SUBJECTS_MAX})
-        try:
-            subject = f"$JS.API.DIRECT.GET.{self._stream.name}"
-            await self._transport.publish(subject, question, reply=f"{self._inbox}.{token}")
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                status = await reading.done
-        except TimeoutError as error:
-            raise NotConnected(f"the stream {self._stream.name} does not answer") from error
-        finally:
-            del self._readings[token]
+        found, status = await self._gets.ask({"multi_last": patterns, "batch": SUBJECTS_MAX})
         if status not in (END, NOTHING, NO_STREAM):
             raise Oversize(f"more than {SUBJECTS_MAX} subjects in {self._stream.name}: status {status}")
-        return reading.found
+        return found
 
     async def subjects(self, pattern: str) -> list[str]:
         """Return all subjects that match a pattern and have a message, sorted."""
@@ -248,26 +209,14 @@ class NatsJournal:
         finally:
             del self._asking[token]
 
-    def _take(self, subject: str, data: bytes, headers: Headers | None) -> None:
-        token = subject[len(self._inbox) + 1 :]
-        asking = self._asking.get(token)
-        if asking is not None:
-            if asking.done():
-                return
-            if data:
-                asking.set_result(data)
-            else:
-                asking.set_exception(NotConnected(f"no stream takes it: {self._stream.name} is away"))
+    def _take(self, subject: str, data: bytes, _headers: Headers | None) -> None:
+        asking = self._asking.get(subject[len(self._inbox) + 1 :])
+        if asking is None or asking.done():
             return
-        reading = self._readings.get(token)
-        if reading is None or headers is None or reading.done.done():
-            return
-        stored = headers.get(SUBJECT_HEADER)
-        if stored is None:
-            reading.done.set_result(headers.get(STATUS, ""))
+        if data:
+            asking.set_result(data)
         else:
-            at_ms = stamp_ms(headers.get(STAMP_HEADER, ""))
-            reading.found.append(Stored(stored, int(headers.get(SEQUENCE_HEADER, "0")), data, at_ms))
+            asking.set_exception(NotConnected(f"no stream takes it: {self._stream.name} is away"))
 
     async def _consumer(self, name: str, pattern: str) -> None:
         config = api.ConsumerConfig(
@@ -292,12 +241,3 @@ class NatsJournal:
             log.warning("bus.journal_lost", stream=self._stream.name, error=f"{type(error).__name__}: {error}"[:200])
         for follower in self._followers:
             follower.pull_again()
-
-
-def stamp_ms(text: str) -> int:
-    """Return a stamp of the server, RFC 3339 with up to nine digits, as milliseconds since 1970; 0 for none."""
-    if not text:
-        return 0
-    head, _, rest = text.partition(".")
-    digits = rest.rstrip("Z")
-    return int(datetime.fromisoformat(f"{head.rstrip('Z')}+00:00").timestamp()) * 1_000 + int((digits + "000")[:3])

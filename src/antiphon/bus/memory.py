@@ -17,7 +17,7 @@ from typing import Protocol
 import structlog
 
 from antiphon.bus.codec import size_of
-from antiphon.bus.memory_journal import MemoryJournal, MemoryLog
+from antiphon.bus.memory_journal import MemoryJournal, MemoryLog, MemoryReader
 from antiphon.bus.protocol import (
     NO_RESPONDERS,
     STATUS,
@@ -396,6 +396,10 @@ class MemoryTransport:
         self.check()
         clock = self._server.clock
         return MemoryJournal(self, self._server.logs.setdefault(stream.name, MemoryLog(stream, clock)), clock)
+
+    async def reader(self, stream: str, *, is_masters: bool = False) -> MemoryReader:  # noqa: ARG002 - one place here
+        """Read a stream by its name."""
+        return MemoryReader(self, self._server.logs, stream)
 
     @property
     def asks_for_login(self) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Protocol
 
 import structlog
 
-from antiphon.bus.protocol import Follow, Headers, JournalStream, Stored
+from antiphon.bus.protocol import Extent, Follow, Headers, JournalStream, Stored
 from antiphon.clock import Clock, LoopClock, Timer
 from antiphon.decide.grants import allows
 from antiphon.errors import NotConnected, Overloaded, Oversize
@@ -47,6 +47,7 @@ class MemoryLog:
         self.sequence = 0
         self.followers: dict[str, MemoryConsumer] = {}
         self._clock = clock or LoopClock()
+        self._created_us = self._clock.now_us()
         self._bytes = 0
         self._kept: dict[int, Stored] = {}
         """By sequence, the oldest first."""
@@ -66,7 +67,7 @@ class MemoryLog:
         self._bytes += len(data)
         of_subject = self._of_subject.setdefault(subject, deque())
         of_subject.append(self.sequence)
-        if len(of_subject) > stream.per_subject_max:
+        if 0 <= stream.per_subject_max < len(of_subject):
             self._drop(of_subject[0])
         while self._bytes > stream.bytes_max:
             self._drop(next(iter(self._kept)))
@@ -119,6 +120,22 @@ class MemoryLog:
         timer = self._timers.pop(subject, None)
         if timer is not None:
             timer.cancel()
+
+    @property
+    def extent(self) -> Extent:
+        """Which stream it is, and what is kept of it."""
+        return Extent(self._created_us, next(iter(self._kept), self.sequence + 1), self.sequence)
+
+    def read(self, after: int, *, messages_max: int, bytes_max: int) -> list[Stored]:
+        """Return the next messages behind a sequence, at least one where there is any."""
+        found: list[Stored] = []
+        size = 0
+        for one in (one for sequence, one in self._kept.items() if sequence > after):
+            if found and (len(found) >= messages_max or size >= bytes_max):
+                break
+            found.append(one)
+            size += len(one.data)
+        return found
 
     def _drop(self, sequence: int) -> None:
         gone = self._kept.pop(sequence)
@@ -275,3 +292,24 @@ class MemoryJournal:
         """Forget what matches a pattern."""
         self._transport.check()
         self._log.forget(pattern, before)
+
+
+class MemoryReader:
+    """A stream as it is read from its beginning to its end."""
+
+    def __init__(self, transport: Publishing, logs: Mapping[str, MemoryLog], stream: str) -> None:
+        self._transport = transport
+        self._logs = logs
+        self._stream = stream
+
+    async def extent(self) -> Extent | None:
+        """Return which stream it is and what is kept of it; None where there is none."""
+        self._transport.check()
+        log = self._logs.get(self._stream)
+        return None if log is None else log.extent
+
+    async def read(self, after: int, *, messages_max: int, bytes_max: int) -> list[Stored]:
+        """Return the next messages behind a sequence, at least one where there is any."""
+        self._transport.check()
+        log = self._logs.get(self._stream)
+        return [] if log is None else log.read(after, messages_max=messages_max, bytes_max=bytes_max)

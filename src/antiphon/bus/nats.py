@@ -1,8 +1,8 @@
 """The NATS transport: one party's place on a server, whatever connection it has just now (`line.py`).
 
-With `line.py`, `link.py`, `dial.py`, `strict.py`, `interest.py`, `buckets.py` and `journals.py` the only importer of
-nats-py. While the connection is lost, publishes fail at once with `NotConnected`, because a request that waits in a
-buffer is answered after its asker has gone.
+With `line.py`, `link.py`, `dial.py`, `strict.py`, `interest.py`, `buckets.py`, `journals.py` and `direct.py` the only
+importer of nats-py. While the connection is lost, publishes fail at once with `NotConnected`, because a request that
+waits in a buffer is answered after its asker has gone.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from nats.js.client import JetStreamContext
 from antiphon.bus.buckets import NatsWatch, open_bucket, open_counter
 from antiphon.bus.codec import size_of
 from antiphon.bus.dial import CONNECT_TIMEOUT_S
+from antiphon.bus.direct import NatsReader
 from antiphon.bus.endpoint import Endpoint
 from antiphon.bus.interest import NatsSubscription
 from antiphon.bus.journals import open_journal
@@ -34,6 +35,7 @@ from antiphon.bus.protocol import (
     JournalStream,
     KeyValue,
     Logins,
+    Reader,
     Receive,
     Subscription,
     Take,
@@ -220,6 +222,14 @@ class NatsTransport:
         if self.store is not None and stream.is_masters:
             return await self.store.journal(stream)
         return await open_journal(self, CurrentJetStream(self._line), stream, self._inbox)
+
+    async def reader(self, stream: str, *, is_masters: bool = False) -> Reader:
+        """Read a stream by its name, now or once there is one."""
+        if self.store is not None and is_masters:
+            return await self.store.reader(stream)
+        reader = NatsReader(self, CurrentJetStream(self._line), stream, self._inbox)
+        await reader.start()
+        return reader
 
     def on_reconnect(self, call: Callable[[], None]) -> None:
         """Call whenever a lost connection is back."""

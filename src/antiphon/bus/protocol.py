@@ -131,7 +131,7 @@ class JournalStream:
         keep_ms: how long a message is kept; 0: for good.
         bytes_max: of all messages together.
         message_bytes_max: of one message; a larger one is not stored.
-        per_subject_max: messages of one subject; the oldest go first.
+        per_subject_max: messages of one subject; the oldest go first; -1 is no bound of its own.
         is_masters: it lies where nobody but masters comes, where there is such a place; what is published on its
             subjects elsewhere is not kept then.
         refuses_when_full: nothing is given up for what is new: that is refused.
@@ -163,6 +163,35 @@ class Stored:
     sequence: int
     data: bytes
     at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Which stream it is, and what is kept of it now.
+
+    Attributes:
+        created_us: when it was made, UTC; a stream that was lost and made again has another.
+        first: the oldest sequence that is kept, the next one where there is none.
+        last: the newest sequence that there was.
+    """
+
+    created_us: int
+    first: int
+    last: int
+
+
+class Reader(Protocol):
+    """A stream as it is read from its beginning to its end, with no consumer: the reader keeps its own position."""
+
+    async def extent(self) -> Extent | None:
+        """Return which stream it is and what is kept of it; None where there is none. Raises `NotConnected`."""
+
+    async def read(self, after: int, *, messages_max: int, bytes_max: int) -> list[Stored]:
+        """Return the next messages behind a sequence, oldest first, at least one where there is any.
+
+        A server does not answer who reads a stream that there is not. Raises `NotConnected`.
+        """
+        ...
 
 
 Follow = Callable[[Stored], Awaitable[bool]]
@@ -314,6 +343,10 @@ class Transport(Protocol):
 
     async def journal(self, stream: JournalStream) -> Journal:
         """Open a declared stream, creating it where it is missing."""
+        ...
+
+    async def reader(self, stream: str, *, is_masters: bool = False) -> Reader:
+        """Read a stream by its name, now or once there is one."""
         ...
 
     def way_of(self, delivery: Delivery) -> object:

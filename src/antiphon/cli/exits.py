@@ -88,6 +88,8 @@ HINTS = {
     "not_allowed": "`antiphon whoami` says whom the masters take you for; an operator can change what he may",
     "cursor_expired": "ask the question again",
     "overloaded": "try again in a moment",
+    "invalid_query": "docs/sql.md has the tables, the views and an example for each",
+    "record_unwritable": "the recorder has just started, or its disk is full: `antiphon monitor` says more",
     "internal": "the log of the answering side has the details",
     "handler_failed": "the node's log has the details",
 }

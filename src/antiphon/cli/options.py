@@ -11,6 +11,7 @@ from cyclopts import Group, Parameter
 
 if TYPE_CHECKING:
     from antiphon.bus.endpoint import Endpoint
+    from antiphon.kept_logs import LogFile
 
 CONNECTION = Group("Connection", sort_key=90)
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -35,11 +36,21 @@ class Connection:
     credentials: Path | None = None
     log_level: Annotated[LogLevel | None, Parameter(env_var="ANTIPHON_LOG")] = None
 
-    def configure_logs(self, default: str = "warning") -> None:
-        """Send the logs to stderr, at the level that was asked for."""
+    def configure_logs(self, default: str = "warning", *, role: str | None = None) -> None:
+        """Send the logs to stderr, at the level that was asked for; those of a role are kept, too (`antiphon logs`)."""
         from antiphon import logs  # noqa: PLC0415 - not for --help
 
-        logs.configure(self.log_level, default=default)
+        logs.configure(self.log_level, default=default, keep=None if role is None else self._kept(role))
+
+    def _kept(self, role: str) -> LogFile | None:
+        from antiphon.bus.home import prepare  # noqa: PLC0415 - not for --help
+        from antiphon.errors import InvalidSetting  # noqa: PLC0415 - as above
+        from antiphon.kept_logs import FOLDER, LogFile  # noqa: PLC0415 - as above
+
+        try:
+            return LogFile(prepare(self.home()) / FOLDER, role)
+        except InvalidSetting:
+            return None  # whoever needs the directory says so; a node on a machine without one logs to stderr alone
 
     def place(self) -> dict[str, Any]:
         """Return where, and with which credential, as everything that connects takes it."""

@@ -1,4 +1,4 @@
-"""The settings, exit codes, connectors and fusion methods as Markdown tables, so that docs/ says what the code says.
+"""Settings, exit codes, connectors, fusion methods and the record as Markdown tables: docs/ says what the code says.
 
 `python -m antiphon.cli.reference docs/*.md` fills the blocks between `<!-- NAME: table -->` and `<!-- NAME: end -->`; a
 test compares them. The messages and errors of docs/protocol.md have their own: `antiphon.messages.tables`.
@@ -16,6 +16,7 @@ from typing import Final
 from antiphon.cli import exits
 from antiphon.connectors import Connector, catalogue
 from antiphon.decide.fuse import DEFAULT, methods
+from antiphon.decide.record_tables import OWN, ROLLUP, ROLLUP_COLUMNS, TABLES, WHERE
 from antiphon.messages.tables import rewrite, table
 from antiphon.settings import Settings
 
@@ -64,11 +65,21 @@ def fusion() -> str:
     return table(rows)
 
 
+def record() -> str:
+    """Return a row for each table of the record, with its columns."""
+    rows = [["table", "columns"]]
+    for name, columns in {**TABLES, ROLLUP: ROLLUP_COLUMNS}.items():
+        own = [f"`{column}` {kind}" for column, kind in columns.items() if name in OWN or column not in WHERE]
+        rows.append([f"`{name}`", ", ".join(own)])
+    return table(rows)
+
+
 BLOCKS: Final[dict[str, Callable[[], str]]] = {
     "settings": settings,
     "exits": exit_codes,
     "connectors": connectors,
     "fusion": fusion,
+    "record": record,
 }
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import App, Group, Parameter
 
-from antiphon import logs  # first: it imports structlog without rich, which a node has no use for
+from antiphon import logs  # pyright: ignore[reportUnusedImport]  # noqa: F401 - first: structlog without rich
 from antiphon.cli.options import Connection, listed
 from antiphon.cli.serving import Card, serve
 from antiphon.connectors import Connector, catalogue
@@ -38,7 +38,7 @@ class Naming:
 
 def _command(kind: type[Connector]) -> Callable[..., None]:
     def serve_content(content: Connector, *, naming: Naming = Naming(), at: Connection = Connection()) -> None:  # noqa: B008 - frozen
-        logs.configure(at.log_level, default="info")
+        at.configure_logs("info", role=f"node-{naming.name or content.kind}")
         for option, value in ((field.name, getattr(content, field.name)) for field in fields(content)):
             if isinstance(value, int) and value < 1:
                 raise InvalidSetting(f"--{option.replace('_', '-')} is {value}: it must be at least 1")

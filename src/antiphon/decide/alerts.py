@@ -60,6 +60,10 @@ RULES: Final[Mapping[str, Rule]] = {
         Rule("coverage_below", "coverage_restored", Severity.WARNING, 0.90, 0.95, 5_000, 10_000),
         Rule("error_rate", "error_rate_normal", Severity.WARNING, 0.10, 0.05, 5_000, 10_000),
         Rule("saga_parked", "saga_goes_on", Severity.CRITICAL),
+        Rule("facts_dropped", "facts_kept", Severity.WARNING),
+        Rule("recorder_degraded", "recorder_recording", Severity.CRITICAL),
+        Rule("recorder_behind", "recorder_caught_up", Severity.WARNING, hold_ms=5_000),
+        Rule("recorder_silent", "recorder_heard", Severity.CRITICAL),
     )
 }
 """A condition such as node_down is observed as 1 or 0, a measure as its value between 0 and 1."""

@@ -34,6 +34,7 @@ from antiphon.bus.protocol import (
     Take,
     Transport,
 )
+from antiphon.bus.protocol import Reader as StreamReader
 from antiphon.decide.grants import Grants
 from antiphon.decide.identities import Reason
 from antiphon.decide.login import AccessClaims, advice, full
@@ -231,6 +232,10 @@ class BadgedTransport:
     async def journal(self, stream: JournalStream) -> Journal:
         """Open a declared stream."""
         return await self._transport.journal(stream)
+
+    async def reader(self, stream: str, *, is_masters: bool = False) -> StreamReader:
+        """Read a stream by its name."""
+        return await self._transport.reader(stream, is_masters=is_masters)
 
     async def renew(self) -> None:
         """Have nothing to change over: the next message carries the next badge."""

@@ -18,7 +18,9 @@ class OpenAlert(Message):
     """Something that is wrong now."""
 
     id: AlertId = Field(description="the same from raising to clearing and for every master: node_down:blog")
-    kind: Label = Field(description="node_down, breaker_open, coverage_below, error_rate, saga_parked")
+    kind: Label = Field(
+        description="node_down, breaker_open, coverage_below, error_rate, saga_parked, facts_dropped, recorder_..."
+    )
     subject: Name = Field(description="the node or the saga; `search` for what is of all searches")
     severity: Severity
     value: float = Field(description="a measure between 0 and 1; 1 of what is only true or false")

@@ -31,5 +31,8 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end on a fresh loop."""
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD, 20, 20)
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(main)
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            return runner.run(main)
+    finally:
+        gc.unfreeze()  # extension modules look for what they have leaked when the process ends

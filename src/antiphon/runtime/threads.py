@@ -24,23 +24,27 @@ class Threads:
         """Calls that are running or waiting for a thread."""
         self._name = name
         self._work: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
-        self._started = 0
+        self._started: list[threading.Thread] = []
 
     async def run(self, call: Callable[..., Any], *args: Any) -> Any:
         """Run a call in a thread and return what it returns; cancelling leaves the thread to end by itself."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Any] = loop.create_future()
         self.busy += 1
-        if self.busy > self._started and self._started < self.threads_max:
-            self._started += 1
-            threading.Thread(target=self._serve, name=f"{self._name}-{self._started}", daemon=True).start()
+        if self.busy > len(self._started) and len(self._started) < self.threads_max:
+            thread = threading.Thread(target=self._serve, name=f"{self._name}-{len(self._started) + 1}", daemon=True)
+            self._started.append(thread)
+            thread.start()
         self._work.put((call, args, loop, done))
         return await done
 
-    def stop(self) -> None:
-        """Let idle threads end."""
-        for _ in range(self._started):
+    def stop(self, *, wait_s: float = 0) -> None:
+        """Let idle threads end, and wait so long for each; some libraries bear no thread that lives at the very end."""
+        for _ in self._started:
             self._work.put(None)
+        if wait_s:
+            for thread in self._started:
+                thread.join(wait_s)
 
     def _serve(self) -> None:
         while (work := self._work.get()) is not None:

@@ -28,7 +28,7 @@ def master(
         open_: run without keys and check nobody: whoever reaches the server may do everything.
         at: where the server is.
     """
-    at.configure_logs("info")
+    at.configure_logs("info", role="master")
     from antiphon import app  # noqa: PLC0415 - not for --help
     from antiphon.errors import InvalidSetting  # noqa: PLC0415 - as above
     from antiphon.runtime.loop import run  # noqa: PLC0415 - as above
@@ -38,3 +38,25 @@ def master(
     if name is not None and not is_master(token(name)):
         raise InvalidSetting(f"{name!r} is no name of a master: write master or master-...")
     run(app.master(Settings.read(), name=name, keys=keys, is_open=open_, **at.where()))
+
+
+@command.command
+def recorder(
+    *,
+    record: Path | None = None,
+    keys: Annotated[Path | None, Parameter(env_var="ANTIPHON_KEYS")] = None,
+    at: Connection = Connection(),  # noqa: B008 - frozen
+) -> None:
+    """Write down what happens, for analysts; a second one elsewhere is a full copy of its own.
+
+    Args:
+        record: the record's folder; default: `stats` in the data directory. One recorder writes there at a time.
+        keys: the fabric's keys folder, where the server asks the callout who comes in; default: $ANTIPHON_KEYS.
+        at: where the server is.
+    """
+    at.configure_logs("info", role="recorder")
+    from antiphon import recording  # noqa: PLC0415 - not for --help
+    from antiphon.runtime.loop import run  # noqa: PLC0415 - as above
+    from antiphon.settings import Settings  # noqa: PLC0415 - as above
+
+    run(recording.recorder(Settings.read(), folder=record, keys=keys, **at.where()))

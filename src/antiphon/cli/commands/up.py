@@ -36,7 +36,7 @@ def up(
     """
     is_embedded = not (at.nats or at.context)
     is_told = is_embedded and sys.stdout.isatty()  # by the banner; then the logs need not say it again
-    at.configure_logs("warning" if is_told and sys.stderr.isatty() else "info")
+    at.configure_logs("warning" if is_told and sys.stderr.isatty() else "info", role="master")
     from antiphon import app  # noqa: PLC0415 - not for --help
     from antiphon.errors import InvalidSetting  # noqa: PLC0415 - as above
     from antiphon.runtime.loop import run  # noqa: PLC0415 - as above

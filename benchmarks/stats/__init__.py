@@ -1,0 +1,1 @@
+"""The record under load and under kill -9: `python -m benchmarks.stats`."""

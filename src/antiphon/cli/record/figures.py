@@ -1,0 +1,48 @@
+"""The figures of `antiphon stats`, each with the statement that it comes from.
+
+A statement says `{since}` for the condition that rows are new enough and `{node}` for the one that they are of a node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from antiphon.decide.record_tables import BUCKET_BASE
+
+_MS: Final = f"round(min(power({BUCKET_BASE}, bucket + 0.5)) FILTER (upto >= {{share}} * total) / 1000, 2)"
+_PERCENTILES: Final = ", ".join(
+    f"{_MS.format(share=share)} AS {name}" for share, name in ((0.5, "p50_ms"), (0.95, "p95_ms"), (0.99, "p99_ms"))
+)
+
+FIGURES: Final[Mapping[str, str]] = {
+    "traffic": "SELECT minute, requests, p95_ms FROM requests_per_minute WHERE {since:minute} ORDER BY minute",
+    "requests": """SELECT count(*) AS requests, count(*) FILTER (code IS NOT NULL) AS refused,
+    round(sum(answered) / nullif(sum(expected), 0), 4) AS coverage, count(DISTINCT caller) AS callers,
+    count(*) FILTER (hits = 0 AND code IS NULL) AS without_hits FROM requests WHERE {since:ts}""",
+    "latency": f"""WITH counted AS (
+    SELECT bucket, sum(n) AS n FROM minute_rollups WHERE scope = 'request' AND {{since:minute}} GROUP BY bucket
+), ranked AS (SELECT bucket, sum(n) OVER (ORDER BY bucket) AS upto, sum(n) OVER () AS total FROM counted)
+SELECT {_PERCENTILES} FROM ranked""",  # noqa: S608 - our own names
+    "slowest nodes": """SELECT node, sum(asked) AS asked, sum(failed) AS failed, sum(timed_out) AS timed_out,
+    max(p50_ms) AS p50_ms, max(p95_ms) AS p95_ms FROM nodes_per_hour WHERE {since:hour} AND {node:node}
+GROUP BY node ORDER BY p95_ms DESC LIMIT 10""",
+    "breakers": """SELECT ts AS since, node, instance, state, reason FROM breaker_timeline
+WHERE until IS NULL AND state <> 'closed' AND {node:node} ORDER BY ts DESC LIMIT 10""",
+    "sagas": """SELECT name, sagas, completed, compensated, abandoned, open, mean_ms
+FROM saga_failures ORDER BY sagas DESC LIMIT 10""",
+    "actions": """SELECT action, sum(runs) AS runs, sum(succeeded) AS succeeded, sum(failed) AS failed,
+    sum(no_answer) AS no_answer FROM action_outcomes WHERE {since:hour} GROUP BY action ORDER BY runs DESC LIMIT 10""",
+    "alerts": "SELECT raised, severity, alert, cleared FROM alert_history WHERE {since:raised} LIMIT 5",
+    "losses": "SELECT loss, count(*) AS times, sum(messages) AS lost FROM record_losses WHERE {since:ts} GROUP BY loss",
+}
+
+
+def statement(name: str, since_ms: int, node: str | None) -> str:
+    """Return the statement of a figure, over so long until now, of one node or of all."""
+    text = FIGURES[name]
+    for column in ("minute", "ts", "hour", "raised"):
+        begin = f"(SELECT max(ts) FROM snapshot_of) - to_milliseconds({since_ms})"  # noqa: S608 - a number
+        begin = f"date_trunc('{column}', {begin})" if column in ("minute", "hour") else begin
+        text = text.replace(f"{{since:{column}}}", f"{column} >= {begin}")
+    return text.replace("{node:node}", "true" if node is None else f"node = '{node}'")

@@ -1,0 +1,1 @@
+"""The record as tables: written by one recorder, read by analysts; the only package that imports DuckDB."""

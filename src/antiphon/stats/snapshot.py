@@ -1,0 +1,89 @@
+"""The snapshot: a copy of the rows that are not sealed yet, with views over them and over the segments, for analysts.
+
+It is written beside its place and put there in one step, so whoever has it open goes on with the old one. What it costs
+is bounded by the open rows, not by the history. It is written in the format of DuckDB 1.5, which 2.0 reads, too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import duckdb
+
+from antiphon.decide.record_rows import timestamp
+from antiphon.decide.record_tables import ROLLUP, ROLLUP_COLUMNS, TABLES
+from antiphon.stats import views
+from antiphon.stats.files import FRESH, SNAPSHOT, quoted, settle
+from antiphon.stats.segments import listed, rolled_up
+from antiphon.stats.store import Store
+
+FORMAT: Final = "v1.5.0"
+OPEN: Final = "open_segment"
+"""The schema of the rows that are not sealed yet."""
+DAY_MS: Final = 86_400_000
+
+
+def write(store: Store, now_ms: int) -> Path:
+    """Write the snapshot of now and return where it is."""
+    place = store.folder / SNAPSHOT
+    fresh = _fresh(place)
+    with store.writing():
+        connection = store.connection
+        connection.execute(f"ATTACH {quoted(fresh)} AS snap (STORAGE_VERSION '{FORMAT}')")
+        try:
+            connection.execute(f"CREATE SCHEMA snap.{OPEN}")
+            for name in TABLES:
+                connection.execute(f"CREATE TABLE snap.{OPEN}.{name} AS FROM main.{name}")
+            connection.execute("CREATE TABLE snap.main.stream_position AS FROM main.stream_position")
+            connection.execute("CREATE TABLE snap.main.schema_version AS FROM main.schema_version")
+            connection.execute("CREATE TABLE snap.main.snapshot_of AS SELECT ?::TIMESTAMP AS ts", [timestamp(now_ms)])
+        finally:
+            connection.execute("DETACH snap")
+        with duckdb.connect(str(fresh)) as made:
+            for name, columns in {**TABLES, ROLLUP: ROLLUP_COLUMNS}.items():
+                files = [store.segments / one.file for one in listed(store, name)]
+                inside = rolled_up(OPEN) if name == ROLLUP else f"SELECT * FROM {OPEN}.{name}"  # noqa: S608 - our own
+                made.execute(f"CREATE VIEW {name} AS {_with_segments(inside, list(columns), files)}")
+            views.create(made)
+        settle(fresh, place)
+    return place
+
+
+def recent(folder: Path, place: Path, now_ms: int, rows_max: int) -> Path:
+    """Write a file that holds the last day, bounded, and the roll-ups as tables, and return where it is.
+
+    It names no other file: whoever may ask it anything can reach nothing else. Needs no store: it reads the snapshot.
+    """
+    fresh = _fresh(place)
+    with duckdb.connect(str(fresh), config={"memory_limit": "512MB", "threads": "1"}) as made:
+        made.execute(f"ATTACH {quoted(folder / SNAPSHOT)} AS source (READ_ONLY)")
+        since = timestamp(now_ms - DAY_MS)
+        for name in TABLES:
+            made.execute(
+                f"CREATE TABLE {name} AS SELECT * FROM source.{name} WHERE ts >= ? ORDER BY ts DESC LIMIT ?",  # noqa: S608 - our own
+                [since, rows_max],
+            )
+        made.execute(f"CREATE TABLE {ROLLUP} AS SELECT * FROM source.{ROLLUP} ORDER BY minute DESC LIMIT {rows_max}")  # noqa: S608 - our own
+        for name in ("stream_position", "schema_version", "snapshot_of"):
+            made.execute(f"CREATE TABLE {name} AS FROM source.{name}")
+        made.execute("DETACH source")
+        views.create(made)
+    fresh.replace(place)
+    return place
+
+
+def _with_segments(inside: str, columns: list[str], files: list[Path]) -> str:
+    if not files:
+        return inside
+    names = ", ".join(columns)
+    read = f"read_parquet([{', '.join(map(quoted, files))}], union_by_name = true)"
+    return f"SELECT {names} FROM ({inside}) UNION ALL SELECT {names} FROM {read}"  # noqa: S608 - our own names
+
+
+def _fresh(place: Path) -> Path:
+    """Return where to write a file before it is put into its place; what a kill has left there is removed."""
+    fresh = place.with_name(place.name + FRESH)
+    fresh.unlink(missing_ok=True)
+    fresh.with_name(fresh.name + ".wal").unlink(missing_ok=True)
+    return fresh
