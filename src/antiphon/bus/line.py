@@ -292,6 +292,10 @@ class Line:
                     if not self.link.is_live:
                         self._attempts += 1
                         wait_ms = await self._attempt()
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    # `wait_for` of Python 3.11, which nats-py connects with, may lose it where both happen at once
+                    raise asyncio.CancelledError
         finally:
             self._is_healing = False
 
