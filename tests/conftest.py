@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
+import structlog
 
 from antiphon.bus.server import EmbeddedServer
 from fabrics import Buses, Fabric, MemoryFabric, NatsFabric, own_nats
@@ -28,6 +29,19 @@ UNTROUBLED = {
 
 And time for a partial answer's way back, of which a busy machine needs more than 50 ms.
 """
+
+
+@pytest.fixture(autouse=True, scope="session")
+def loggers_follow_the_configuration() -> Iterator[None]:
+    """A logger that has cached what one test configures would stay with that for all tests after it."""
+    configure = structlog.configure
+
+    def uncached(**how: Any) -> None:
+        configure(**(how | {"cache_logger_on_first_use": False}))
+
+    structlog.configure = uncached
+    yield
+    structlog.configure = configure
 
 
 @pytest.fixture(scope="session")
