@@ -39,9 +39,9 @@ def loggers_follow_the_configuration() -> Iterator[None]:
     def uncached(**how: Any) -> None:
         configure(**(how | {"cache_logger_on_first_use": False}))
 
-    structlog.configure = uncached
-    yield
-    structlog.configure = configure
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(structlog, "configure", uncached)
+        yield
 
 
 @pytest.fixture(scope="session")
