@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
-import structlog
 
 from antiphon.bus.server import EmbeddedServer
 from fabrics import Buses, Fabric, MemoryFabric, NatsFabric, own_nats
@@ -29,19 +28,6 @@ UNTROUBLED = {
 
 And time for a partial answer's way back, of which a busy machine needs more than 50 ms.
 """
-
-
-@pytest.fixture(autouse=True, scope="session")
-def loggers_follow_the_configuration() -> Iterator[None]:
-    """A logger that has cached what one test configures would stay with that for all tests after it."""
-    configure = structlog.configure
-
-    def uncached(**how: Any) -> None:
-        configure(**(how | {"cache_logger_on_first_use": False}))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(structlog, "configure", uncached)
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -222,6 +222,7 @@ def screen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     """The masters' log, as an operator or a program sees it."""
     stream = Screen() if request.param == "terminal" else io.StringIO()
     logs.configure("debug", stream=stream)
+    structlog.configure(cache_logger_on_first_use=False)  # else whatever logs meanwhile stays with this stream for good
     monkeypatch.setattr("antiphon.actors.audit.log", structlog.get_logger("antiphon.identity"))
     yield stream
     structlog.reset_defaults()
