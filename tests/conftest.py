@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
+import structlog
+from hypothesis import HealthCheck, settings
 
 from antiphon.bus.server import EmbeddedServer
 from fabrics import Buses, Fabric, MemoryFabric, NatsFabric, own_nats
@@ -16,6 +19,9 @@ from fleet import Fleet, fleet_on
 
 if TYPE_CHECKING:
     from arena import Arena, Scene
+
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")  # how long an example takes says how busy the machine is
 
 UNTROUBLED = {
     "caller_per_minute": 0,
@@ -28,6 +34,22 @@ UNTROUBLED = {
 
 And time for a partial answer's way back, of which a busy machine needs more than 50 ms.
 """
+
+
+@pytest.fixture(autouse=True)
+def own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever a test configures of logging ends with it: a logger that is used meanwhile keeps nothing of it."""
+    configure, root = structlog.configure, logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+
+    def uncached(**options: Any) -> None:
+        configure(**{**options, "cache_logger_on_first_use": False})
+
+    monkeypatch.setattr(structlog, "configure", uncached)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

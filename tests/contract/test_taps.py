@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -99,11 +98,10 @@ async def test_a_tap_hears_that_nobody_listens(buses: Buses) -> None:
 
 
 @pytest.fixture
-def logged() -> Iterator[CapturingLogger]:
+def logged() -> CapturingLogger:
     kept = CapturingLogger()
-    structlog.configure(logger_factory=lambda *_: kept, cache_logger_on_first_use=False)
-    yield kept
-    structlog.reset_defaults()
+    structlog.configure(logger_factory=lambda *_: kept)
+    return kept
 
 
 async def test_an_exception_in_a_taker_loses_that_message_only(buses: Buses, logged: CapturingLogger) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,16 +19,6 @@ from antiphon.kept_logs import FILES_MAX, LogFile, files
 def here(tmp_path: Path) -> Iterator[Fabric]:
     with fabric(tmp_path) as made:
         yield made
-
-
-@pytest.fixture
-def as_it_was() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 def test_the_logs_of_all_processes_in_order(here: Fabric, tmp_path: Path) -> None:
@@ -48,7 +37,6 @@ def test_the_logs_of_all_processes_in_order(here: Fabric, tmp_path: Path) -> Non
     assert (here.data.stat().st_mode & 0o777, (here.data / "logs").stat().st_mode & 0o777) == (0o700, 0o700)
 
 
-@pytest.mark.usefixtures("as_it_was")
 def test_what_is_shown_and_what_is_kept_have_levels_of_their_own(tmp_path: Path) -> None:
     shown = io.StringIO()
     kept = LogFile(tmp_path, "master")

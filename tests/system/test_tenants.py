@@ -250,7 +250,7 @@ def told_alone_and_together(
     return virtual_run(world(alone, policy, who, is_busy=False, behalf=behalf)), together
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(worlds, policies, st.sampled_from(["alice", "bob"]), st.booleans())
 def test_nothing_that_one_is_told_depends_on_the_other(
     nodes: list[Member], policy: tuple[SearchRule, ...], who: str, is_delegated: bool

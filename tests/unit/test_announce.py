@@ -144,7 +144,7 @@ class Masters(RuleBasedStateMachine):
 
 
 TestMasters = Masters.TestCase
-TestMasters.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestMasters.settings = settings(max_examples=150, stateful_step_count=40)
 
 
 def test_a_master_that_sees_the_same_a_moment_later_raises_nothing_anew() -> None:

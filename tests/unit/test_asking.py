@@ -166,7 +166,7 @@ def frozen(masters: int) -> Callable[[Random, int], int | None]:
     return lambda dice, _: None if dice.randrange(masters) == 0 else int(dice.uniform(5, 20) * MS)
 
 
-@settings(max_examples=5, deadline=None)  # a simulation is no unit of time
+@settings(max_examples=5)
 @given(SEEDS, st.sampled_from([1, 20, 300]))
 def test_a_frozen_master_costs_few_questions_their_deadline(seed: int, rate: int) -> None:
     seconds = 600 // rate + 10
@@ -176,7 +176,7 @@ def test_a_frozen_master_costs_few_questions_their_deadline(seed: int, rate: int
     assert lost < 0.04, "a third, and 0.4 %"
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(SEEDS, st.sampled_from([2, 20, 200]))
 def test_slow_masters_are_not_asked_much_more(seed: int, rate: int) -> None:
     _, extra = simulated(lambda dice, _: int(dice.uniform(1_500, 3_000) * MS), seed=seed, rate=rate, seconds=60)
@@ -184,7 +184,7 @@ def test_slow_masters_are_not_asked_much_more(seed: int, rate: int) -> None:
     assert extra * count < 30 + 0.04 * count, "they answer at last: it was in vain, and silence is borne for longer"
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(SEEDS, st.sampled_from([20, 200]))
 def test_questions_that_are_slow_by_themselves_are_not_asked_again_for_long(seed: int, rate: int) -> None:
     def took_us(dice: Random, number: int) -> int:
@@ -194,7 +194,7 @@ def test_questions_that_are_slow_by_themselves_are_not_asked_again_for_long(seed
     assert extra < 0.05, "each of them is overtaken; what is in vain is owed"
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(SEEDS, st.sampled_from([2, 20, 200]))
 def test_a_fabric_that_is_away_is_not_asked_much_more(seed: int, rate: int) -> None:
     lost, extra = simulated(lambda _dice, _number: None, seed=seed, rate=rate, seconds=20)

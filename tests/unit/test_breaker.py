@@ -284,7 +284,7 @@ def test_masters_that_race_for_every_probe_never_probe_at_once() -> None:
 
 
 TestFleet = Fleet.TestCase
-TestFleet.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+TestFleet.settings = settings(max_examples=200, stateful_step_count=60)
 
 
 @given(st.lists(st.tuples(any_ending, st.integers(0, 3_000)), max_size=80))

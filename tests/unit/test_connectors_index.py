@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.connectors.entry import ID_CHARS_MAX, Entry, searchable
@@ -70,7 +70,6 @@ def check_true(index: TextIndex, entries: list[Entry], question: Query) -> Found
     return found
 
 
-@settings(deadline=None)
 @given(documents=st.lists(st.tuples(texts, texts), max_size=8), question=texts, limit=st.integers(1, 5))
 def test_counts_and_statistics_are_true(documents: list[tuple[str, str]], question: str, limit: int) -> None:
     entries = [Entry(str(number), title, text) for number, (title, text) in enumerate(documents)]
@@ -82,7 +81,6 @@ def test_counts_and_statistics_are_true(documents: list[tuple[str, str]], questi
         index.close()
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.lists(texts, max_size=3)), max_size=8), texts)
 def test_counts_stay_true_over_changes(changes: list[tuple[str, list[str]]], question: str) -> None:
     held = dict[str, list[Entry]]()
@@ -97,7 +95,6 @@ def test_counts_stay_true_over_changes(changes: list[tuple[str, list[str]]], que
         index.close()
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from("abcd"), texts), st.dictionaries(st.sampled_from("abcd"), texts), texts)
 def test_sync_leaves_exactly_the_wanted_entries(before: dict[str, str], after: dict[str, str], question: str) -> None:
     old = [Entry(ident, text=text) for ident, text in before.items()]
@@ -129,7 +126,6 @@ HOSTILE = [
 ]
 
 
-@settings(deadline=None)
 @given(st.lists(st.one_of(st.sampled_from(["", " ", *HOSTILE, "\ud800", "A B"]), st.text(max_size=8)), max_size=32))
 def test_no_question_raises(terms: list[str]) -> None:
     index = TextIndex()

@@ -63,7 +63,7 @@ def simulated(*, is_hedged: bool, seed: int, requests: int) -> tuple[int, float]
     return sorted(took)[requests * 99 // 100], budget.spent / requests
 
 
-@settings(max_examples=20, deadline=None)  # a simulation is no unit of time
+@settings(max_examples=20)
 @given(st.integers(0, 2**32))
 def test_a_tail_of_two_per_cent_is_cut_for_three_per_cent_of_requests(seed: int) -> None:
     without, _ = simulated(is_hedged=False, seed=seed, requests=5_000)

@@ -56,7 +56,7 @@ def drawn(what: Any, width: int) -> list[str]:
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(VIEWS, st.integers(40, 160))
 def test_a_row_is_a_line_and_no_number_is_cut(view: MonitorView, width: int) -> None:
     head, *lines = drawn(table(view, width), width)
@@ -90,7 +90,7 @@ def test_at_eighty_columns_a_common_fleet_shows_what_matters() -> None:
     assert drawn(table(view, 120), 120)[0].split() == " ".join(COLUMNS).split()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(VIEWS, st.integers(40, 160), st.integers(10, 60))
 def test_a_live_screen_fits_and_shows_the_worst(view: MonitorView, width: int, height: int) -> None:
     lines = drawn(screen(view, width, height), width)

@@ -402,4 +402,4 @@ class Course(RuleBasedStateMachine):
 
 
 TestCourse = Course.TestCase
-TestCourse.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestCourse.settings = settings(max_examples=150, stateful_step_count=40)

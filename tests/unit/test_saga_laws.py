@@ -9,7 +9,7 @@ from hypothesis import settings
 from saga_storm import Faults, storm
 
 TestFaults = Faults.TestCase
-TestFaults.settings = settings(max_examples=150, stateful_step_count=80, deadline=None)
+TestFaults.settings = settings(max_examples=150, stateful_step_count=80)
 
 
 SEEDS = int(os.environ.get("SAGA_STORMS", "400"))

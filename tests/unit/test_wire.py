@@ -158,7 +158,7 @@ def as_read(read: wire.WireFound) -> dict[str, Any]:
     return dict(built)
 
 
-@settings(max_examples=600, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=600)
 @given(found())
 @example(b"{}")
 @example(b"[]")
@@ -295,7 +295,7 @@ FINISHED = st.builds(
 )
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.data_too_large])
 @given(ANSWER)
 def test_a_written_answer_is_a_search_answer(answer: wire.WireAnswer) -> None:
     read = SearchAnswer.model_validate_json(wire.encode_wire(answer))
@@ -314,7 +314,7 @@ def test_a_written_answer_is_a_search_answer(answer: wire.WireAnswer) -> None:
     assert read.coverage.model_dump() == msgspec.to_builtins(answer.coverage) | {"degraded": answer.coverage.degraded}
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(FINISHED)
 def test_a_written_fact_is_a_search_finished(fact: wire.WireFinished) -> None:
     read = SearchFinished.model_validate_json(wire.encode_wire(fact))

@@ -7,7 +7,6 @@ import io
 import json
 import re
 import sqlite3
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -218,14 +217,12 @@ class Screen(io.StringIO):
 
 
 @pytest.fixture(params=["terminal", "json"])
-def screen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+def screen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """The masters' log, as an operator or a program sees it."""
     stream = Screen() if request.param == "terminal" else io.StringIO()
     logs.configure("debug", stream=stream)
-    structlog.configure(cache_logger_on_first_use=False)  # else whatever logs meanwhile stays with this stream for good
     monkeypatch.setattr("antiphon.actors.audit.log", structlog.get_logger("antiphon.identity"))
-    yield stream
-    structlog.reset_defaults()
+    return stream
 
 
 COLOURS = re.compile(r"\x1b\[[0-9;]{0,4}m")
