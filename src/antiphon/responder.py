@@ -19,7 +19,7 @@ from antiphon.acting.running import RunBounds, Runs
 from antiphon.acting.steps import StepBounds, Steps
 from antiphon.bus.bus import Bus, Call
 from antiphon.decide import present
-from antiphon.errors import AntiphonError, HandlerFailed, NotAllowed, UnknownMethod
+from antiphon.errors import AntiphonError, NotAllowed, UnknownMethod
 from antiphon.messages.base import Acknowledged, Message
 from antiphon.messages.handler import Query
 from antiphon.messages.jobs import NodeAccepted, NodeRun
@@ -220,14 +220,8 @@ class Responder(Actor):
             delegate=ask.delegate,
         )
         began = self.bus.clock.now_us()
-        try:
+        with self._handlers.blamed("the search handler", ask.request):
             result = present.found(await self._handlers.run(self._search, query))
-        except AntiphonError:
-            raise
-        except Exception as error:
-            # the author's bug, told apart from ours; its text may hold secrets, so only its class travels
-            log.exception("node.handler_failed", node=self.bus.name, request=ask.request)
-            raise HandlerFailed(f"the search handler of {self.bus.name} raised {type(error).__name__}") from error
         took = self.bus.clock.now_us() - began
         self._latency_us += self.node_bounds.latency_alpha * (took - self._latency_us)
         room = min(NodeFound.size_max, self.bus.transport.payload_max)

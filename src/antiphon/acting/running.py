@@ -21,7 +21,6 @@ from antiphon.clock import Timer
 from antiphon.errors import (
     AntiphonError,
     Cancelled,
-    HandlerFailed,
     NotConnected,
     OutOfBudget,
     Overloaded,
@@ -199,7 +198,8 @@ class Runs:
         late = OutOfBudget("the deadline passed while it was worked on")
         timer = clock.call_after(context.deadline_ms - clock.now_ms(), lambda: self._cut(run, late))
         try:
-            result = action.told(await self._handlers.run(action.handler, *arguments))
+            with self._handlers.blamed(f"the action {action.contract.name}", context.request):
+                result = action.told(await self._handlers.run(action.handler, *arguments))
             end = RunEnd(state="succeeded", result=result, took_us=clock.now_us() - began_us)
         except asyncio.CancelledError:
             context.is_cancelled = True
@@ -208,11 +208,6 @@ class Runs:
             end = _failed(run.cut, clock.now_us() - began_us, more="" if action.can_be_cut_off else GOES_ON)
         except AntiphonError as error:
             end = _failed(error, clock.now_us() - began_us)
-        except Exception as error:
-            # the author's bug, told apart from ours; its text may hold secrets, so only its class travels
-            log.exception("node.handler_failed", node=self.bus.name, request=context.request)
-            text = f"the action {action.contract.name} of {self.bus.name} raised {type(error).__name__}"
-            end = _failed(HandlerFailed(text), clock.now_us() - began_us)
         finally:
             timer.cancel()
         self._end(run, end, context.deadline_ms)

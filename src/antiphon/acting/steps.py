@@ -23,7 +23,7 @@ from antiphon.acting.declared import Action
 from antiphon.bus.bus import Bus
 from antiphon.clock import Clock
 from antiphon.decide.saga_retry import Again, after_failure, dice_of
-from antiphon.errors import AntiphonError, HandlerFailed, Malformed, Overloaded, UnknownAction, WrongState
+from antiphon.errors import AntiphonError, Malformed, Overloaded, UnknownAction, WrongState
 from antiphon.messages.steps import NodeStep, StepEnd, StepEnded
 from antiphon.runtime.handlers import Handlers
 
@@ -179,17 +179,11 @@ class Steps:
         # what undoes a step is called with the step's own params, unless it was given others
         params = ask.undo.params if ask.undo is not None and not ask.params else ask.params
         try:
-            return action.told(await self._handlers.run(action.handler, *action.arguments(params, context)))
+            with self._handlers.blamed(f"the action {ask.action}", ask.request):
+                return action.told(await self._handlers.run(action.handler, *action.arguments(params, context)))
         except asyncio.CancelledError:
             context.is_cancelled = True
             raise
-        except AntiphonError:
-            raise
-        except Exception as error:
-            # the author's bug, told apart from ours; its text may hold secrets, so only its class travels
-            log.exception("node.handler_failed", node=self.bus.name, request=ask.request)
-            text = f"the action {ask.action} of {self.bus.name} raised {type(error).__name__}"
-            raise HandlerFailed(text) from error
 
     async def _tell(self, ask: NodeStep, end: StepEnd, until_ms: int) -> None:
         """Tell an end until it is stored, or somebody has decided otherwise."""

@@ -21,12 +21,12 @@ from antiphon.decide import job as folding
 from antiphon.decide import offers
 from antiphon.decide.dispatch import RUN, Dispatch, DispatchBounds
 from antiphon.decide.job import Seen
-from antiphon.decide.limit import Limiter, Rate
+from antiphon.decide.limit import Rate
 from antiphon.decide.policy import Access, Principal, Verify
 from antiphon.decide.registry import RegistryView
 from antiphon.decide.retry import RetryBounds
 from antiphon.decide.targets import Asker, choose
-from antiphon.errors import AntiphonError, NotAllowed, Overloaded, UnknownJob
+from antiphon.errors import AntiphonError, Overloaded, UnknownJob
 from antiphon.messages.actions import ActionList, ActionListing, ActionRun, JobCancel, JobGet, JobView, RunState
 from antiphon.messages.base import Message
 from antiphon.messages.jobs import ActionFinished, JobCancelled, JobProbe, JobProbed, JobReported, JobWritten
@@ -70,14 +70,12 @@ class Actions(Actor):
         super().__init__(bus, bounds=bounds)
         self.facts = facts
         self.registry = registry
-        self.rate = rate
         self.jobs_max = jobs_max
         self.access = access or View(Access())
         self.askers = Askers(bus.clock, self.access, registry, verify, rate)
         self.dispatch = Dispatch(dispatch or DispatchBounds(), breakers, dice or Random(), verb=RUN)  # noqa: S311 - a choice
         self._job_bounds = job or JobBounds()
         self._retries = retries or RetryBounds()
-        self._callers: Limiter[str] = Limiter()
         self._jobs: dict[str, Job] = {}
         self._tasks: dict[asyncio.Task[None], str] = {}
         self._ground: JobGround | None = None
@@ -200,15 +198,11 @@ class Actions(Actor):
 
     async def _begun(self, call: Call[ActionRun], who: Principal) -> Job | JobView:
         """Return the job that was begun, or the one that this request had begun before."""
-        ask, now_ms = call.message, self.bus.clock.now_ms()
+        ask = call.message
         name = folding.job_id(who.name, call.request)
         if name in self._jobs:
             return self._jobs[name]
-        if self.rate is not None:
-            after_ms = self._callers.judge(who.name, self.rate, now_ms).retry_after_ms
-            if after_ms:
-                text = f"{who.name} may run actions {self.rate.count} times in {self.rate.period_ms // 1_000} s"
-                raise Overloaded(text, retry_after_ms=after_ms)
+        self.askers.count(who, "run an action")
         if len(self._jobs) >= self.jobs_max:
             raise Overloaded(f"{self.jobs_max} jobs are running", retry_after_ms=self.bounds.retry_after_ms)
         targets = choose(ask, self.registry.current.nodes, self._asker(who), int(name[:12], 16))
@@ -243,11 +237,8 @@ class Actions(Actor):
         if mine is not None:
             await mine.write()
         job = await self.book.read(name)
-        if job.record.caller != who.name:
-            try:
-                self.access.current.check_operator(who.name)
-            except NotAllowed:
-                raise UnknownJob(f"there is no job {name!r}, or none that is yours; jobs are kept for a day") from None
+        if job.record.caller != who.name and not self.access.current.is_operator(who.name):
+            raise UnknownJob(f"there is no job {name!r}, or none that is yours; jobs are kept for a day")
         return job
 
     async def _cut_off(self, view: JobView) -> None:

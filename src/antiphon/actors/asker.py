@@ -24,7 +24,8 @@ class Askers:
         access: the policy and the identities.
         registry: who is there.
         verify: reads on-behalf-of tokens; without one they are refused.
-        rate: how often one caller may come with a token that is none: reading a signature costs more than a search.
+        rate: how often one caller may ask for what is counted, and how often he may come with a token that is none:
+            reading a signature costs more than a search.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Askers:
         self._rate = rate
         self._sight = Sight()
         self._failed: Limiter[str] = Limiter()
+        self._counted: Limiter[str] = Limiter()
 
     def who(self, caller: str, behalf: str | None = None) -> Principal:
         """Return who counts in a request.
@@ -70,6 +72,15 @@ class Askers:
         if claims.delegate != caller:
             raise NotAllowed("the on-behalf-of token is somebody else's")
         return claims
+
+    def count(self, who: Principal, what: str) -> None:
+        """Count what somebody asks for; raises `Overloaded` for more of it than the rate lets in."""
+        if self._rate is None:
+            return
+        after_ms = self._counted.judge(who.name, self._rate, self.clock.now_ms()).retry_after_ms
+        if after_ms:
+            text = f"{who.name} may {what} {self._rate.count} times in {self._rate.period_ms // 1_000} s"
+            raise Overloaded(text, retry_after_ms=after_ms)
 
     def shown(self, who: Principal) -> RegistryView:
         """Return the registry as somebody sees it; the registry's own view where that is all of it."""

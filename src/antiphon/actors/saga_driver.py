@@ -116,6 +116,8 @@ class SagaDriver:
         """How far the broker's clock is ahead of this one."""
         self._following: list[Subscription] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: set[str] = set()
+        """The sagas that could not be driven and will be again."""
 
     def now_ms(self) -> int:
         """Return the broker's time, as far as this master can tell."""
@@ -182,9 +184,9 @@ class SagaDriver:
             except AntiphonError as error:
                 log.warning("saga.not_driven", saga=event.saga, code=error.code, error=error.text)
                 self._forget(event.saga)
-                saga = None
+                self._again(event)
+                return False
         if saga is None:
-            self._again(event)
             return False
         if saga.end is None and saga.start is not None:
             for ticket, command in saga.commands.items():
@@ -277,9 +279,13 @@ class SagaDriver:
 
     def _again(self, event: Entry) -> None:
         """Handle an event once more, later; should this master be gone by then, the timer does it."""
+        if event.saga in self._waiting:
+            return  # whatever comes next to it reads all that there is
+        self._waiting.add(event.saga)
 
         async def work() -> None:
             await self.bus.clock.sleep_ms(self.limits.offers.pause_ms_max)
+            self._waiting.discard(event.saga)
             await self.drive(event, is_again=True)
 
         self._spawn(work(), "again")
@@ -328,11 +334,13 @@ class SagaDriver:
 
     async def _sweep(self) -> None:
         """Set a timer for each saga that is there and has none: the stream of timers may have been lost."""
-        there, timed = await self.book.ids("k.>"), await self.book.timed()
+        begun, timed = (
+            await self.book.ids("k.start"),
+            await self.book.timed(),
+        )  # of what is forgotten only the end is left
         ended = set(await self.book.ids("k.end"))
-        begun = set(await self.book.ids("k.start"))
-        for name in there:
-            if name in timed or (name in ended and name not in begun):
+        for name in begun:
+            if name in timed:
                 continue
             log.warning("saga.no_timer", saga=name)
             await self.book.arm(name, self.now_ms() + self.limits.lease_ms, is_first=True)

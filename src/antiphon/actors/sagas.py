@@ -17,7 +17,7 @@ from antiphon.actors.saga_driver import SagaBounds, SagaDriver
 from antiphon.bus.bus import Bus, Call
 from antiphon.decide import saga_access, saga_desk, saga_view
 from antiphon.decide.dispatch import RUN, Dispatch, DispatchBounds
-from antiphon.decide.limit import Limiter, Rate
+from antiphon.decide.limit import Rate
 from antiphon.decide.policy import Access, Principal, Verify, may_run
 from antiphon.decide.registry import RegistryView
 from antiphon.decide.saga_log import Entry, Ticket
@@ -27,7 +27,6 @@ from antiphon.errors import (
     InvalidSaga,
     Malformed,
     NotAllowed,
-    Overloaded,
     UnknownNode,
     UnknownSaga,
     WrongState,
@@ -60,12 +59,8 @@ log = structlog.get_logger("antiphon.sagas")
 
 RESERVE_MS: Final = 50
 """Kept of the asker's budget for the way back."""
-WRITE_AGAIN_MS: Final = 250
-"""Before it is tried again to write something of which nobody knows whether it was stored."""
 LOADS_MAX: Final = 16
 """Sagas read at once for a listing."""
-POLL_MS: Final = 500
-"""How often the end of a saga that another master drives is looked for."""
 DRAWN_BYTES: Final = 16
 
 
@@ -92,12 +87,10 @@ class Sagas(Actor):
         super().__init__(bus, bounds=bounds)
         self.facts = facts
         self.registry = registry
-        self.rate = rate
         self.limits = limits or SagaBounds()
         self.access = access or View(Access())
         self.askers = Askers(bus.clock, self.access, registry, verify, rate)
         self._dispatch = Dispatch(dispatch or DispatchBounds(), breakers, dice or Random(), verb=RUN)  # noqa: S311 - a choice
-        self._callers: Limiter[str] = Limiter()
         self._driver: SagaDriver | None = None
 
     @property
@@ -136,18 +129,18 @@ class Sagas(Actor):
     async def submit(self, call: Call[SagaSubmit]) -> SagaView:
         """Take a saga in, and answer with how it stands, at once or when it has ended or is parked."""
         ask, who = call.message, self.askers.who(call.caller, call.message.behalf)
-        self._check_rate(who)
+        self.askers.count(who, "submit a saga")
         saga = ask.id or secrets.token_hex(DRAWN_BYTES)
+        refused = None
         try:
             is_new = await self._begun(saga, ask, who, call)
-        except (InvalidSaga, NotAllowed, UnknownNode):
+        except (InvalidSaga, NotAllowed, UnknownNode) as error:
             # nodes and rules may have changed since it began: whoever asks again gets his saga all the same
-            there = await self.driver.loaded(saga)
-            if there.start is None and there.end is None:
-                raise
-            is_new = False
+            is_new, refused = False, error
         if not is_new:
             there = await self.driver.loaded(saga)
+            if refused is not None and there.start is None and there.end is None:
+                raise refused
             saga_desk.check_same(there, ask, who.name)
             if there.end is not None or not ask.wait:
                 return self._view(there)
@@ -168,8 +161,9 @@ class Sagas(Actor):
     async def list_sagas(self, call: Call[SagaList]) -> SagaListing:
         """List sagas by id."""
         ask, who = call.message, self.askers.who(call.caller, call.message.behalf)
-        caller = ask.caller if self._is_operator(who) else who.name
-        if not self._is_operator(who) and ask.caller not in (None, who.name):
+        is_operator = self.access.current.is_operator(who.name)
+        caller = ask.caller if is_operator else who.name
+        if not is_operator and ask.caller not in (None, who.name):
             return SagaListing(sagas=())
         ids = [one for one in await self._ids(ask.state) if ask.after is None or one > ask.after]
         found: list[SagaLine] = []
@@ -195,7 +189,7 @@ class Sagas(Actor):
         """Store an order, and answer with how the saga stands when it was seen to."""
         ask, who = call.message, self.askers.who(call.caller, call.message.behalf)
         saga = await self._seen(ask.id, who)
-        said = saga_desk.order(ask, saga, who.name, is_operator=self._is_operator(who))
+        said = saga_desk.order(ask, saga, who.name, is_operator=self.access.current.is_operator(who.name))
         nonce = secrets.token_hex(8)
         seq = await self.driver.book.order(ask.id, said, nonce)
         assert seq is not None, "a nonce is nobody else's"
@@ -254,43 +248,22 @@ class Sagas(Actor):
         access, nodes = self.access.current, self.registry.current.nodes
         return saga_access.pick(step, nodes, lambda action, node: may_run(access, who, action, node))
 
-    def _check_rate(self, who: Principal) -> None:
-        if self.rate is None:
-            return
-        after_ms = self._callers.judge(who.name, self.rate, self.bus.clock.now_ms()).retry_after_ms
-        if after_ms:
-            text = f"{who.name} may submit {self.rate.count} sagas in {self.rate.period_ms // 1_000} s"
-            raise Overloaded(text, retry_after_ms=after_ms)
-
     # -- what may be seen
 
     async def _seen(self, name: str, who: Principal) -> Saga:
         """Return a saga that somebody may see: its caller, and operators; for others there is none."""
         saga = await self.driver.loaded(name)
         there = saga.end or saga.start
-        if there is None or not (there.caller == who.name or self._is_operator(who)):
+        if there is None or not (there.caller == who.name or self.access.current.is_operator(who.name)):
             raise UnknownSaga(f"there is no saga {name!r}, or none that is yours")
         return saga
 
     async def _ids(self, state: SagaState | None) -> list[str]:
-        match state:
-            case SagaState.COMPLETED | SagaState.COMPENSATED | SagaState.ABANDONED:
-                return await self.driver.book.ids("k.end")
-            case None:
-                return await self.driver.book.ids("k.>")
-            case SagaState.PARKED:
-                below = "k.park.*"
-            case _:
-                below = "k.start"
-        ended = set(await self.driver.book.ids("k.end"))
-        return [one for one in await self.driver.book.ids(below) if one not in ended]
-
-    def _is_operator(self, who: Principal) -> bool:
-        try:
-            self.access.current.check_operator(who.name)
-        except NotAllowed:
-            return False
-        return True
+        ended = await self.driver.book.ids("k.end")
+        if state in (SagaState.COMPLETED, SagaState.COMPENSATED, SagaState.ABANDONED):
+            return ended
+        there = await self.driver.book.ids("k.park.*" if state is SagaState.PARKED else "k.start")
+        return sorted({*there, *ended}) if state is None else [one for one in there if one not in set(ended)]
 
     def _view(self, saga: Saga, *, has_history: bool = False) -> SagaView:
         found = saga_view.view(saga, self.driver.now_ms(), has_history=has_history)

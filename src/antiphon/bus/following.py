@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Protocol
 
 import orjson
 import structlog
 
-from antiphon.bus.protocol import STATUS, Delivery, Follow, Headers, Receive, Stored, Subscription
+from antiphon.bus.direct import Connected
+from antiphon.bus.protocol import STATUS, Delivery, Follow, Receive, Stored, Subscription
 from antiphon.errors import AntiphonError
 
 log = structlog.get_logger("antiphon.bus")
@@ -24,15 +26,12 @@ TOKENS_BEFORE: Final = 2
 SEQUENCE_TOKEN: Final = 5
 STAMP_TOKEN: Final = 7
 DONE: Final = b"+ACK"
+NOTHING_CAME: Final = ("404", "408")
+"""How a question ends whose time is over; any other status says that there is nothing to ask."""
 
 
-class Connected(Protocol):
+class Living(Connected, Protocol):
     """What it needs of the transport that it is over."""
-
-    async def publish(
-        self, subject: str, data: bytes, *, reply: str = "", headers: Headers | None = None, via: object = None
-    ) -> None:
-        """Send."""
 
     async def subscribe(self, subject: str, receive: Receive, *, queue: str | None = None) -> Subscription:
         """Receive what is published on a subject."""
@@ -48,7 +47,7 @@ class Follower:
     BATCH: Final = 256
     OPEN_S: Final = 10.0
     PATIENCE_S: Final = 2.0
-    """Beyond that, a question whose end was not told is taken for lost."""
+    """Beyond that, a question whose end was not told is taken for lost; and so long nobody is asked who is away."""
     AGAIN_S: Final = 30.0
     """What was delivered and nobody was done with is delivered again after that."""
     PENDING_MAX: Final = 4_096
@@ -56,7 +55,7 @@ class Follower:
     TASKS_MAX: Final = 256
     """Messages that this one works on at once."""
 
-    def __init__(self, transport: Connected, stream: str, take: Follow, *, name: str, pattern: str, inbox: str) -> None:
+    def __init__(self, transport: Living, stream: str, take: Follow, *, name: str, pattern: str, inbox: str) -> None:
         self.name = name
         self.pattern = pattern
         self._transport = transport
@@ -67,6 +66,8 @@ class Follower:
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Event()
         self._left = 0
+        self._is_away = False
+        """Whether the stream or the consumer is."""
         self._subscription: Subscription | None = None
         self._pulling: asyncio.Task[None] | None = None
 
@@ -92,24 +93,27 @@ class Follower:
         question = orjson.dumps({"batch": self.BATCH, "expires": int(self.OPEN_S * 1e9)})
         while True:
             self._turn.clear()
-            self._left = self.BATCH
-            try:
+            self._left, self._is_away = self.BATCH, False
+            open_s = 0.0  # without a connection: when it is back, or a little later
+            with suppress(AntiphonError):
                 await self._transport.publish(self._ask, question, reply=self._inbox)
-                async with asyncio.timeout(self.OPEN_S + self.PATIENCE_S):
-                    await self._turn.wait()
-            except TimeoutError:
-                continue
-            except AntiphonError:  # without a connection: when it is back, or a little later
-                try:
-                    async with asyncio.timeout(self.PATIENCE_S):
-                        await self._turn.wait()
-                except TimeoutError:
-                    continue
+                open_s = self.OPEN_S
+            await self._turned(open_s + self.PATIENCE_S)
+            if self._is_away:
+                self._turn.clear()
+                await self._turned(self.PATIENCE_S)
+
+    async def _turned(self, patience_s: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                await self._turn.wait()
 
     async def _receive(self, delivery: Delivery) -> None:
         if not delivery.reply.startswith(ACK):
-            if STATUS in (delivery.headers or {}):
-                self._turn.set()  # the question has ended: its time is over, or nobody is there to answer it
+            status = (delivery.headers or {}).get(STATUS)
+            if status is not None:  # the question has ended
+                self._is_away = status not in NOTHING_CAME
+                self._turn.set()
             return
         self._left -= 1
         if self._left <= 0:

@@ -7,10 +7,9 @@ subscription of its own. What is read comes by direct get (`direct.py`). Timers 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import count
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import nats.errors
 import nats.js.errors
@@ -20,9 +19,9 @@ from nats.js import api
 from nats.js.client import JetStreamContext
 
 from antiphon.bus.dial import CONNECT_TIMEOUT_S
-from antiphon.bus.direct import END, NO_STREAM, NOTHING, Connected, DirectGets, stamp_ms
-from antiphon.bus.following import Follower
-from antiphon.bus.protocol import Follow, Headers, JournalStream, Receive, Stored, Subscription
+from antiphon.bus.direct import END, NO_STREAM, NOTHING, DirectGets, stamp_ms
+from antiphon.bus.following import Follower, Living
+from antiphon.bus.protocol import Follow, Headers, JournalStream, Stored, Subscription
 from antiphon.errors import NotConnected, Overloaded, Oversize
 
 log = structlog.get_logger("antiphon.bus")
@@ -42,17 +41,6 @@ SUBJECTS_MAX = 1_024
 FULL_RETRY_MS = 5_000
 NUMBERS = count(1)
 """Two holds of one stream over one connection are told apart."""
-
-
-class Living(Connected, Protocol):
-    """What it needs of the transport that it is over."""
-
-    async def subscribe(self, subject: str, receive: Receive, *, queue: str | None = None) -> Subscription:
-        """Receive what is published on a subject."""
-        ...
-
-    def on_reconnect(self, call: Callable[[], None]) -> None:
-        """Call whenever a lost connection is back."""
 
 
 async def open_journal(transport: Living, js: JetStreamContext, stream: JournalStream, inbox: str) -> NatsJournal:

@@ -57,9 +57,7 @@ class MemoryLog:
     def store(self, subject: str, data: bytes) -> bool:
         """Keep a message, and drop what is beyond the stream's limits; return False for one that is not kept."""
         stream = self.stream
-        is_taken = stream.keeps_first and subject in self._of_subject
-        is_full = stream.refuses_when_full and self._bytes + len(data) > stream.bytes_max
-        if len(data) > stream.message_bytes_max or is_taken or is_full:
+        if len(data) > stream.message_bytes_max or self.refusal(subject, data) is not None:
             return False
         self._stop_timer(subject)
         self.sequence += 1

@@ -105,6 +105,14 @@ class Access:
         if not self.is_open and self.principal(name).kind not in EXEMPT:
             raise NotAllowed(f"{name} is no operator")
 
+    def is_operator(self, name: str) -> bool:
+        """Whether somebody passes for an operator."""
+        try:
+            self.check_operator(name)
+        except NotAllowed:
+            return False
+        return True
+
 
 def is_limited(access: Access, who: Principal) -> bool:
     """Whether rules say what somebody may search; also where they happen to allow all that there is."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import structlog
 
-from antiphon.errors import Overloaded
+from antiphon.errors import AntiphonError, HandlerFailed, Overloaded
 from antiphon.runtime.threads import Threads
 
 log = structlog.get_logger("antiphon.node")
@@ -40,6 +40,20 @@ class Handlers:
             return await handler(*args)
         result = await self._in_thread(handler, args)
         return await result if inspect.isawaitable(result) else result
+
+    @contextmanager
+    def blamed(self, what: str, request: str | None) -> Generator[None]:
+        """Tell the author's bugs from ours: whatever is raised here is `HandlerFailed`, unless it is one of our errors.
+
+        Its text may hold secrets, so only its class travels.
+        """
+        try:
+            yield
+        except AntiphonError:
+            raise
+        except Exception as error:
+            log.exception("node.handler_failed", node=self._node, request=request)
+            raise HandlerFailed(f"{what} of {self._node} raised {type(error).__name__}") from error
 
     def stop(self) -> None:
         """Let idle threads end, and say how many are not."""
