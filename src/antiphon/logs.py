@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, MutableMapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, Protocol, TextIO, cast
 
@@ -96,7 +97,7 @@ def configure(
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(file=target),
+        logger_factory=lambda *_: _Lines(target),
         cache_logger_on_first_use=True,
     )
     root = logging.getLogger()
@@ -104,6 +105,21 @@ def configure(
     root.setLevel(number)
     for name in QUIET:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
+
+
+class _Lines:
+    """Writes lines to a stream. One that takes none, e.g. on a full disk, keeps nobody from his work."""
+
+    def __init__(self, target: TextIO) -> None:
+        self._write: Callable[[str], None] = structlog.WriteLogger(target).msg
+
+    def msg(self, line: str) -> None:
+        """Write a line, if it can be."""
+        with suppress(OSError, ValueError):
+            self._write(line)
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
 
 
 class _Keeping:

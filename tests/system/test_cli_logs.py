@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import structlog
@@ -84,6 +86,21 @@ def test_what_libraries_say_of_their_own_work_is_not_written() -> None:
     logging.getLogger("watchfiles.main").info("1 change detected")
     logging.getLogger("watchfiles.main").warning("odd")
     assert [json.loads(text)["event"] for text in stream.getvalue().splitlines()] == ["odd"]
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_stream_that_takes_nothing_stops_nobody(*, is_closed: bool) -> None:
+    full = Path("/dev/full").open("w")  # noqa: SIM115 - it refuses again when it is closed
+    logs.configure("info", stream=full)
+    if is_closed:
+        with suppress(OSError):
+            full.close()
+    with pytest.raises((OSError, ValueError)):
+        print("text", file=full, flush=True)
+    structlog.get_logger("test").error("not.written")
+    logging.getLogger("nats.aio.client").error("nats: lost")
+    with suppress(OSError):
+        full.close()
 
 
 def test_a_level_that_is_none() -> None:

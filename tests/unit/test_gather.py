@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -170,7 +171,7 @@ def test_with_time_passing_each_node_ends_once_by_its_bound_and_no_ask_is_lost( 
         return budget >= 0
 
     def lose() -> None:
-        for slot, ask, _ in gathering.losers():
+        for slot, ask, _ in gathering.losers(now_us):
             assert slot not in told, "an ask is cancelled once, and not after it was heard of"
             assert gathering.lines[ask.at].outcome is not None
             told.add(slot)
@@ -204,8 +205,14 @@ def test_with_time_passing_each_node_ends_once_by_its_bound_and_no_ask_is_lost( 
     assert gathering.is_over
     assert gathering.running() == [], "no ask is forgotten: each was heard of or cancelled"
     assert told == set(range(len(asks)))
-    assert gathering.hedged == sum(line.is_hedged for line in gathering.lines) <= 2
+    assert gathering.hedged == sum(line.hedge is not None for line in gathering.lines) <= 2
     assert sum(gathering.counts.values()) == len(expected)
+    for line in gathering.lines:
+        assert line.won is None or line.outcome in (Outcome.ANSWERED, Outcome.EMPTY)
+        assert (line.hedge == "won") == (line.hedge_slot is not None and line.won == line.hedge_slot)
+        assert line.wasted_us == 0 or line.attempts > 1 or line.won is None, (
+            "who answered and was the only one wasted nothing"
+        )
 
 
 def test_the_hedge_that_answers_first_wins_and_the_other_is_cancelled() -> None:
@@ -217,8 +224,30 @@ def test_the_hedge_that_answers_first_wins_and_the_other_is_cancelled() -> None:
     assert gathering.answered(1, 2, 150) == 0
     line = gathering.lines[0]
     assert (line.instance, line.hits, line.took_us, line.outcome, gathering.hedged) == ("b", 2, 50, Outcome.ANSWERED, 1)
-    assert [(slot, ask.instance) for slot, ask, _ in gathering.losers()] == [(0, "a")]
+    assert [(slot, ask.instance) for slot, ask, _ in gathering.losers(155)] == [(0, "a")]
     assert gathering.answered(0, 5, 160) is None, "hits are counted once"
+    assert line.hedge == "won"
+
+
+@pytest.mark.parametrize(("first", "hedge", "wasted_us"), [(1, "won", 155), (0, "lost", 55)])
+def test_what_the_slower_of_two_has_worked_for_nobody_is_counted(first: int, hedge: str, wasted_us: int) -> None:
+    gathering = Gathering([Expected("n", ("a", "b"), bound_us=1_000, hedge_us=100)])
+    gathering.begin(0)
+    gathering.due(100, lambda: True)
+    gathering.answered(first, 2, 150, 4_096)
+    assert len(gathering.losers(155)) == 1
+    line = gathering.lines[0]
+    assert (line.hedge, line.wasted_us, line.reply_bytes) == (hedge, wasted_us, 4_096)
+
+
+def test_an_answer_that_comes_before_the_loser_is_told_is_wasted_once() -> None:
+    gathering = Gathering([Expected("n", ("a", "b"), bound_us=1_000, hedge_us=100)])
+    gathering.begin(0)
+    gathering.due(100, lambda: True)
+    gathering.answered(1, 2, 150)
+    gathering.answered(0, 2, 160)
+    assert gathering.losers(170) == []
+    assert gathering.lines[0].wasted_us == 160
 
 
 def test_a_node_that_says_that_the_time_was_too_short_has_timed_out() -> None:

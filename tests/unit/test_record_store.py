@@ -239,3 +239,46 @@ def seen(folder: Path, query: str) -> list[tuple[Any, ...]]:
 def test_the_golden_examples_are_facts() -> None:
     assert len(EXAMPLES) >= len(KINDS)
     assert all(json.loads(path.read_bytes()) for path in EXAMPLES)
+
+
+def test_a_record_of_an_older_antiphon_is_brought_forward_with_what_was_sealed(
+    tmp_path: Path,
+) -> None:
+    added = ("reply_bytes", "hedge", "wasted_us", "cached")
+    store = store_in(tmp_path)
+    write(store, message(1, searched(1)))
+    for column in added:  # as version 1 was
+        store.execute(f"ALTER TABLE node_replies DROP COLUMN {column}")
+    store.execute("UPDATE schema_version SET version = 1")
+    segments.seal(store, NOW_MS)
+    store.close()
+
+    newer = store_in(tmp_path)
+    write(newer, message(2, searched(2)))
+    assert rows(newer, "SELECT max(version) FROM schema_version") == [(schema.VERSION,)]
+    snapshot.write(newer, NOW_MS)
+    found = seen(tmp_path, f"SELECT request, {', '.join(added)} FROM node_replies WHERE node = 'n0' ORDER BY request")
+    assert found == [("r1", None, None, None, None), ("r2", 0, None, 0, False)]
+    segments.seal(newer, NOW_MS + 1_000)
+    assert segments.compact(newer, NOW_MS + 30 * HOUR_MS, 1_000_000) > 0
+    snapshot.write(newer, NOW_MS)
+    assert seen(tmp_path, "SELECT count(*), count(cached) FROM node_replies") == [(6, 3)]
+    assert [name for name in VIEWS if not seen(tmp_path, f"SELECT count(*) >= 0 FROM {name}")] == []
+    newer.close()
+
+
+def test_hedges_are_counted_with_what_they_cost(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    first, second, third = searched(1, nodes=1), searched(2, nodes=1), searched(3, nodes=1)
+    [line] = first.nodes
+    won = line.model_copy(update={"hedge": "won", "wasted_us": 40_000, "reply_bytes": 900})
+    lost = line.model_copy(update={"hedge": "lost", "wasted_us": 2_000, "reply_bytes": 100})
+    write(
+        store,
+        message(1, first.model_copy(update={"nodes": (won,)}), second.model_copy(update={"nodes": (lost,)}), third),
+    )
+    snapshot.write(store, NOW_MS)
+    assert seen(tmp_path, "SELECT asked, hedged, won, win_rate, wasted_ms FROM hedges") == [(3, 2, 1, 0.5, 42.0)]
+    assert seen(tmp_path, "SELECT ms_for_nobody, reply_bytes FROM wasted_work") == [(42.0, 1_000)]
+    assert seen(tmp_path, "SELECT wanted, from_cache, hit_rate FROM cache_hit_rate") == [(3, 0, 0.0)]
+    store.close()

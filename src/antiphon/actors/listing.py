@@ -76,4 +76,7 @@ def line_of(line: Line, flags: tuple[str, ...]) -> WireLine:
         text=line.text[:200] if line.text else None,
         attempts=line.attempts,
         flags=flags,
+        reply_bytes=line.reply_bytes,
+        hedge=line.hedge,
+        wasted_us=line.wasted_us,
     )

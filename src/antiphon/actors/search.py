@@ -259,7 +259,7 @@ class Search:
         """Give up what lost its hedge or passed its node's bound, and leave the compartments of nodes that are done."""
         now_us, now_ms = self.clock.now_us(), self.clock.now_ms()
         dispatch, lines = self.ground.dispatch, self.gathering.lines
-        for slot, ask, _ in self.gathering.losers():
+        for slot, ask, _ in self.gathering.losers(now_us):
             if slot >= len(self._legs):
                 continue  # it was never sent
             if lines[ask.at].outcome is Outcome.TIMED_OUT and not self._was_cut_off():
@@ -322,7 +322,7 @@ class Search:
                 if found.load is not None:
                     load = found.load
                     leg.of.loads.told(leg.instance, load.in_flight, load.latency_us, now_ms)
-                at = gathering.answered(slot, len(found.hits), now_us)
+                at = gathering.answered(slot, len(found.hits), now_us, len(data))
                 if at is not None:
                     self._keep(gathering.lines[at].node, found, data, is_clipped=clipped > 0)
         if error is not None:

@@ -63,17 +63,20 @@ class Line:
         "bound_at_us",
         "code",
         "hedge_at_us",
+        "hedge_slot",
         "hits",
         "instance",
-        "is_hedged",
         "is_waiting",
         "node",
         "outcome",
+        "reply_bytes",
         "retry_at_us",
         "running",
         "text",
         "took_us",
         "tries",
+        "wasted_us",
+        "won",
     )
 
     def __init__(self, expected: Expected) -> None:
@@ -87,11 +90,24 @@ class Line:
         self.took_us = 0
         self.attempts = 0
         self.running = 0
-        self.is_hedged = False
+        self.reply_bytes = 0
+        self.hedge_slot: int | None = None
+        """The ask of a second instance besides a late one."""
+        self.won: int | None = None
+        """The ask whose answer counted."""
+        self.wasted_us = 0
+        """How long instances worked on what nobody waited for any more."""
         self.is_waiting = False
         self.bound_at_us = NEVER
         self.hedge_at_us = NEVER
         self.retry_at_us = NEVER
+
+    @property
+    def hedge(self) -> str | None:
+        """Whether the second instance's answer counted; None where none was asked."""
+        if self.hedge_slot is None:
+            return None
+        return "won" if self.won == self.hedge_slot else "lost"
 
 
 class Gathering:
@@ -141,15 +157,18 @@ class Gathering:
         line.hedge_at_us = now_us + expected.hedge_us
         return self._ask(at, line, now_us)
 
-    def answered(self, slot: int, hits: int, now_us: int) -> int | None:
+    def answered(self, slot: int, hits: int, now_us: int, reply_bytes: int = 0) -> int | None:
         """Take an answer; return the index of its line, or None if that node's fate is sealed already."""
         at = self._owners[slot]
         line = self.lines[at]
         self._settle(slot, line)
         if line.outcome is not PENDING:
+            line.wasted_us += now_us - self._asked_us[slot]
             return None
         line.instance = self._instances[slot]
+        line.won = slot
         line.hits = hits
+        line.reply_bytes = reply_bytes
         line.took_us = now_us - self._asked_us[slot]
         self._end(line, Outcome.ANSWERED if hits else Outcome.EMPTY)
         return at
@@ -228,7 +247,7 @@ class Gathering:
             elif now_us >= line.hedge_at_us:
                 line.hedge_at_us = NEVER
                 if line.running and line.attempts < len(line.tries) and may_hedge():
-                    line.is_hedged = True
+                    line.hedge_slot = len(self._owners)
                     self.hedged += 1
                     asks.append(self._ask(at, line, now_us))
         return asks
@@ -247,13 +266,15 @@ class Gathering:
             if is_live
         ]
 
-    def losers(self) -> list[tuple[int, Ask, int]]:
+    def losers(self, now_us: int) -> list[tuple[int, Ask, int]]:
         """Return the asks that are still running although their node's fate is sealed, and forget them."""
         if not self.hedged and not self.counts[Outcome.TIMED_OUT]:
             return []
         lost = [one for one in self.running() if self.lines[one[1].at].outcome is not PENDING]
-        for slot, ask, _ in lost:
-            self._settle(slot, self.lines[ask.at])
+        for slot, ask, asked_us in lost:
+            line = self.lines[ask.at]
+            line.wasted_us += now_us - asked_us
+            self._settle(slot, line)
         return lost
 
     @property

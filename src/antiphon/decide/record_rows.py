@@ -74,6 +74,7 @@ def _search(fact: SearchFinished, place: Place, hide: Hide) -> Iterator[tuple[st
         yield "node_replies", (
             *where, fact.request, line.node, line.instance, line.outcome.value, line.hits,
             fact.contributed.get(line.node, 0), line.took_us, line.code, line.text, line.attempts, list(line.flags),
+            line.reply_bytes, line.hedge, line.wasted_us, line.cached,
         )  # fmt: skip
 
 

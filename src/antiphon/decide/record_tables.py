@@ -27,7 +27,7 @@ _FACTS: Final[dict[str, Columns]] = {
     "node_replies": {
         "request": "VARCHAR", "node": "VARCHAR", "instance": "VARCHAR", "outcome": "VARCHAR", "hits": "INTEGER",
         "contributed": "INTEGER", "took_us": "BIGINT", "code": "VARCHAR", "detail": "VARCHAR", "attempts": "INTEGER",
-        "flags": "VARCHAR[]",
+        "flags": "VARCHAR[]", "reply_bytes": "BIGINT", "hedge": "VARCHAR", "wasted_us": "BIGINT", "cached": "BOOLEAN",
     },
     "actions": {
         "request": "VARCHAR", "job": "VARCHAR", "action": "VARCHAR", "caller": "VARCHAR", "delegate": "VARCHAR",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints, field_validator
 
@@ -44,6 +44,13 @@ class NodeLine(Message):
     text: Label | None = None
     attempts: Count = 1
     flags: tuple[Label, ...] = Field(default=(), description="what was wrong with an answer that was still used")
+    reply_bytes: Count = Field(default=0, description="the size of the answer that counted")
+    hedge: Literal["won", "lost"] | None = Field(
+        default=None,
+        description="where a second instance was asked because the first was late: whether its answer counted",
+    )
+    wasted_us: Count = Field(default=0, description="how long instances worked on what nobody waited for any more")
+    cached: bool = Field(default=False, description="whether an answer of before counted, so that nobody was asked")
 
 
 class Coverage(Message):

@@ -156,6 +156,10 @@ class WireLine(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     text: str | None = None
     attempts: int = 1
     flags: tuple[str, ...] = ()
+    reply_bytes: int = 0
+    hedge: str | None = None
+    wasted_us: int = 0
+    cached: bool = False
 
 
 class WireCoverage(msgspec.Struct, frozen=True, gc=False):

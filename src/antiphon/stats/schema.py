@@ -14,8 +14,15 @@ import duckdb
 from antiphon.decide.record_tables import TABLES, Columns
 from antiphon.errors import InvalidSetting
 
-VERSION: Final = 1
-MIGRATIONS: Final[Mapping[int, Sequence[str]]] = {}
+VERSION: Final = 2
+MIGRATIONS: Final[Mapping[int, Sequence[str]]] = {
+    2: (
+        "ALTER TABLE node_replies ADD COLUMN reply_bytes BIGINT",
+        "ALTER TABLE node_replies ADD COLUMN hedge VARCHAR",
+        "ALTER TABLE node_replies ADD COLUMN wasted_us BIGINT",
+        "ALTER TABLE node_replies ADD COLUMN cached BOOLEAN",
+    ),
+}
 """The statements that make each version of the one before; a column is added at the end of its table."""
 OWN_TABLES: Final = """
 CREATE TABLE IF NOT EXISTS stream_position (stream VARCHAR PRIMARY KEY, created_us BIGINT, seq BIGINT, ts TIMESTAMP);

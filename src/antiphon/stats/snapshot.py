@@ -78,7 +78,8 @@ def _with_segments(inside: str, columns: list[str], files: list[Path]) -> str:
         return inside
     names = ", ".join(columns)
     read = f"read_parquet([{', '.join(map(quoted, files))}], union_by_name = true)"
-    return f"SELECT {names} FROM ({inside}) UNION ALL SELECT {names} FROM {read}"  # noqa: S608 - our own names
+    # by name: a segment that was sealed before a column was added has none of it
+    return f"SELECT {names} FROM (({inside}) UNION ALL BY NAME FROM {read})"  # noqa: S608 - our own names
 
 
 def _fresh(place: Path) -> Path:

@@ -83,11 +83,23 @@ SELECT name, count(*) AS sagas, count(*) FILTER (state = 'completed') AS complet
     count(*) FILTER (state = 'compensated') AS compensated, count(*) FILTER (state = 'abandoned') AS abandoned,
     count(*) FILTER (state IS NULL) AS open, round(avg(took_ms), 1) AS mean_ms, max(took_ms) AS max_ms
 FROM saga_durations GROUP BY name""",
+        "hedges": """
+SELECT date_trunc('hour', ts) AS hour, node, count(*) AS asked, count(hedge) AS hedged,
+    count(*) FILTER (hedge = 'won') AS won,
+    round(count(*) FILTER (hedge = 'won') / nullif(count(hedge), 0), 4) AS win_rate,
+    round(count(hedge) / count(*), 4) AS hedged_share,
+    round(coalesce(sum(wasted_us) FILTER (hedge IS NOT NULL), 0) / 1000, 1) AS wasted_ms
+FROM node_replies GROUP BY hour, node""",
+        "cache_hit_rate": """
+SELECT date_trunc('hour', ts) AS hour, node, count(*) AS wanted, count(*) FILTER (cached) AS from_cache,
+    round(count(*) FILTER (cached) / count(*), 4) AS hit_rate
+FROM node_replies WHERE outcome IN ('answered', 'empty') GROUP BY hour, node""",
         "wasted_work": """
 SELECT date_trunc('hour', ts) AS hour, node, count(*) AS asked, sum(attempts - 1)::BIGINT AS asked_again,
     sum(hits)::BIGINT AS hits, sum(contributed)::BIGINT AS contributed,
     round(1 - sum(contributed) / nullif(sum(hits), 0), 4) AS hits_not_shown_share,
-    round(coalesce(sum(took_us) FILTER (outcome NOT IN ('answered', 'empty')), 0) / 1000, 1) AS ms_without_answer
+    round(coalesce(sum(took_us) FILTER (outcome NOT IN ('answered', 'empty')), 0) / 1000, 1) AS ms_without_answer,
+    round(coalesce(sum(wasted_us), 0) / 1000, 1) AS ms_for_nobody, coalesce(sum(reply_bytes), 0)::BIGINT AS reply_bytes
 FROM node_replies GROUP BY hour, node""",
         "balance": """
 WITH counted AS (
