@@ -8,6 +8,7 @@ from typing import Any
 from antiphon import Hit, Node
 from antiphon.bus.memory import MemoryServer, MemoryTransport
 from antiphon.bus.protocol import Headers
+from antiphon.messages.facts import SearchFinished
 from antiphon.testing import TestFleet, virtual_run
 from storm import leaks
 
@@ -105,5 +106,36 @@ def test_thousands_of_searches_leave_nothing_behind() -> None:
             fleet.faults.heal()  # else a ping may be on its way
             await fleet.sleep_ms(5_000)
             assert leaks(fleet) == []
+
+    virtual_run(main())
+
+
+def test_the_answer_and_its_fact_say_whose_answer_counted_and_what_it_cost() -> None:
+    async def main() -> None:
+        async with TestFleet(1, hedge_permille=1_000) as fleet:
+            await fleet.master()
+            slow = False
+
+            async def first(_query: Any) -> list[Hit]:
+                await asyncio.sleep(2 if slow else 0.01)
+                return [Hit(id="1", title="whale")]
+
+            for instance in ("i1", "i2"):
+                await fleet.node("blog", first, instance=instance)
+            facts = await fleet.heard(SearchFinished)
+            for _ in range(200):  # until it is known how long it takes
+                await fleet.search("whales")
+            slow = True
+            asking = asyncio.ensure_future(fleet.search("whales", deadline_ms=5_000))
+            await fleet.sleep_ms(1)
+            slow = False
+            answer = await asking
+            [line] = answer.nodes
+            assert (line.hedge, line.attempts, answer.coverage.hedged) == ("won", 2, 1)
+            assert line.wasted_us > 10_000
+            assert line.reply_bytes > 100
+            await fleet.sleep_ms(1_000)
+            assert [fact.nodes[0].hedge for fact in facts if fact.coverage and fact.coverage.hedged] == ["won"]
+            assert facts[-1].nodes == answer.nodes
 
     virtual_run(main())
