@@ -169,6 +169,9 @@ async def test_what_cannot_be_carried_out_or_may_not_is_refused_before_anything_
     bus = await fleet.bus("web")
     verdict = await bus.ask(SagaValidate(definition=checkout().definition))
     assert [(one.code, one.step) for one in verdict.problems] == [("not_allowed", "charge")]
+    braces = Saga("x").step("verify", node="users", params={"user": "{{ nobody"}).unchecked
+    verdict = await bus.ask(SagaValidate(definition=braces))
+    assert [(one.code, one.step) for one in verdict.problems] == [("reference", "verify")]
     assert ledger.done == []
     with pytest.raises(UnknownSaga):
         await bus.ask(SagaOrder(id="order-8", order="cancel"))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from antiphon.decide import contract, filters
 from antiphon.decide.registry import NodeView
-from antiphon.decide.saga_refs import references
+from antiphon.decide.saga_refs import BadReference, references
 from antiphon.errors import Malformed
 from antiphon.messages.registry import NodeList
 from antiphon.messages.saga import Params, SagaDefinition, SagaStep
@@ -66,7 +66,10 @@ def _wrong(name: str, action: str, params: Params, nodes: Mapping[str, NodeView]
     offer = node.actions.get(action)
     if offer is None:
         return "unknown_action", f"the node {name!r} has no action {action!r}; `antiphon action ls` lists them"
-    if any(True for _ in references(params)):
-        return None  # what they will be is not known yet; the node looks at them
+    try:
+        if any(True for _ in references(params)):
+            return None  # what they will be is not known yet; the node looks at them
+    except BadReference:  # that is said already
+        return None
     wrong = contract.violation(offer.contract, params)
     return None if wrong is None else ("params", f"{action}: {wrong}")
