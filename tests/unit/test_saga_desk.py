@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from antiphon.decide.saga import fold
 from antiphon.decide.saga_desk import begin, check_same, digest_of, order
 from antiphon.decide.saga_log import Entry
 from antiphon.decide.saga_state import Saga as Stored
+from antiphon.decide.saga_view import view
 from antiphon.errors import (
     AlreadySubmitted,
     HandlerFailed,
@@ -23,8 +25,8 @@ from antiphon.errors import (
     UnknownSaga,
     WrongState,
 )
-from antiphon.messages.saga import SagaCompensation, SagaRetry
-from antiphon.messages.saga_desk import SagaOrder, SagaSubmit
+from antiphon.messages.saga import DEADLINE_MS_MAX, SagaCompensation, SagaRetry, SagaStep
+from antiphon.messages.saga_desk import START_AT_MS_MAX, SagaOrder, SagaSubmit
 from antiphon.messages.saga_history import StepCommanded
 from antiphon.saga import Saga
 from antiphon.testing.rehearsal import NoAnswer, Rehearsal
@@ -57,6 +59,16 @@ def test_what_makes_no_sense_is_not_begun() -> None:
         begin(submit().model_copy(update={"input": {}}), "web", lambda _: "m")
     with pytest.raises(Malformed):
         begin(submit(delay_ms=5, start_at_ms=5), "web", lambda _: "m")
+
+
+def test_whatever_may_be_submitted_can_be_shown() -> None:
+    longest = Saga("s", deadline_ms=DEADLINE_MS_MAX, steps=(SagaStep(name="a", node="n", action="a"),))
+    shown = view(stored(longest.submission(start_at_ms=START_AT_MS_MAX)), now_ms=0)
+    assert shown is not None
+    assert shown.deadline_ms == START_AT_MS_MAX + DEADLINE_MS_MAX
+    assert datetime.fromtimestamp(shown.deadline_ms / 1_000, UTC).year == 2100
+    with pytest.raises(InvalidSaga, match="start_at_ms"):
+        submit(start_at_ms=START_AT_MS_MAX + 1)
 
 
 def test_the_same_again_is_the_same_saga() -> None:
