@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
+from antiphon.bus.codec import encode
 from antiphon.decide.saga import fold
-from antiphon.decide.saga_desk import begin, check_same, digest_of, order
+from antiphon.decide.saga_desk import ORDERS_MAX, OWN_ORDERS_MAX, begin, check_same, digest_of, order
 from antiphon.decide.saga_log import Entry
 from antiphon.decide.saga_state import Saga as Stored
 from antiphon.decide.saga_view import view
@@ -26,7 +27,7 @@ from antiphon.errors import (
     WrongState,
 )
 from antiphon.messages.saga import DEADLINE_MS_MAX, SagaCompensation, SagaRetry, SagaStep
-from antiphon.messages.saga_desk import START_AT_MS_MAX, SagaOrder, SagaSubmit
+from antiphon.messages.saga_desk import START_AT_MS_MAX, SagaOrder, SagaSubmit, SagaView
 from antiphon.messages.saga_history import StepCommanded
 from antiphon.saga import Saga
 from antiphon.testing.rehearsal import NoAnswer, Rehearsal
@@ -170,6 +171,37 @@ def test_nobody_else_learns_that_there_is_such_a_saga(verb: str) -> None:
     with pytest.raises(UnknownSaga) as none:
         order(asked(verb), Stored("rehearsal"), "mallory", is_operator=False)
     assert other.value.text == none.value.text
+
+
+def test_a_saga_takes_so_many_orders_and_no_more() -> None:
+    saga = running()
+    for at in range(OWN_ORDERS_MAX):
+        verb = "resume" if at % 2 else "pause"
+        said = order(asked(verb), saga, "rehearsal", is_operator=False)
+        saga = fold(saga, Entry(saga.id, saga.last + at + 1, 0, said, nonce=f"n{at}"))
+    with pytest.raises(WrongState, match="100 orders"):
+        order(asked("pause"), saga, "rehearsal", is_operator=False)
+    said = order(asked("pause"), saga, "ops", is_operator=True)
+    for at in range(OWN_ORDERS_MAX, ORDERS_MAX):
+        saga = fold(saga, Entry(saga.id, saga.last + at + 1, 0, said, nonce=f"n{at}"))
+    with pytest.raises(WrongState, match="1000 orders"):
+        order(asked("pause"), saga, "ops", is_operator=True)
+    assert order(asked("abandon"), saga, "ops", is_operator=True).order == "abandon"
+    shown = view(saga, now_ms=0, has_history=True)
+    assert shown is not None
+    assert len(shown.history) == ORDERS_MAX + 1, "besides its start"
+
+
+def test_what_stands_in_a_history_fits_into_one_answer() -> None:
+    saga, text = running(), "\x01" * 200
+    said = order(asked("pause", text=text), saga, "ops", is_operator=True)
+    for at in range(ORDERS_MAX):
+        saga = fold(saga, Entry(saga.id, at + 2, saga.newest_ms + 1, said, nonce=f"n{at}"))
+    shown = view(saga, now_ms=0, has_history=True)
+    assert shown is not None
+    assert len(encode(shown)) < SagaView.size_max
+    assert shown.history[-1].at_ms == saga.newest_ms, "the latest are shown"
+    assert len(shown.history) > 100
 
 
 def unresolved() -> Stored:

@@ -25,6 +25,10 @@ from antiphon.messages.saga_history import SagaOrdered, SagaStarted
 OWN: Final = ("cancel", "pause", "resume")
 """What whoever submitted a saga may order, besides operators."""
 MENDING: Final = ("retry", "skip", "resolve")
+ORDERS_MAX: Final = 1_000
+"""Orders that one saga takes: all of them are read again whenever it is. To abandon it is always taken."""
+OWN_ORDERS_MAX: Final = 100
+"""So many of them may be there for whoever submitted it to add another; the rest is for operators."""
 ROUND_MAX: Final = 999
 """As many as a ticket can say."""
 
@@ -98,6 +102,8 @@ def order(ask: SagaOrder, saga: Saga, by: str, *, is_operator: bool) -> SagaOrde
         raise NotAllowed(f"only an operator may {ask.order} a saga")
     if saga.end is not None:
         raise WrongState(f"{ask.id} has ended: {saga.end.state}")
+    if len(saga.orders) >= (ORDERS_MAX if is_operator else OWN_ORDERS_MAX) and ask.order != "abandon":
+        raise WrongState(f"{ask.id} was given {len(saga.orders)} orders: an operator may abandon it")
     ticket = _parked(ask, saga) if ask.order in MENDING else None
     if ask.order == "cancel" and _is_committed(saga):
         raise WrongState(f"{ask.id} is past its pivot: it can only go forward, or be abandoned")
