@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from antiphon import ActionContext, Saga
+from antiphon.bus.codec import encode
 from antiphon.errors import (
     AlreadySubmitted,
     Declined,
@@ -149,6 +150,19 @@ async def test_the_same_id_is_the_same_saga_and_another_ones_is_refused(fleet: F
         await submit(fleet, checkout(timeout_ms=9_000), "order-7")
     mine = await (await fleet.bus("web")).ask(SagaList(state=SagaState.COMPLETED))
     assert [(one.id, one.done, one.total) for one in mine.sagas] == [("order-7", 3, 3)]
+
+
+async def test_a_page_holds_as_many_as_one_message_does(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    await fleet.master()
+    await shop(fleet, Ledger())
+    for name in ("one", "three", "two"):
+        await submit(fleet, checkout(), name)
+    client = await fleet.client("web")
+    whole = await client.sagas()
+    monkeypatch.setattr("antiphon.actors.sagas.LISTED_BYTES_MAX", len(encode(whole[0])) + len(encode(whole[1])) + 2)
+    page = await (await fleet.bus("web")).ask(SagaList())
+    assert ([one.id for one in page.sagas], page.next) == (["one", "three"], "three")
+    assert await client.sagas() == whole
 
 
 async def test_what_cannot_be_carried_out_or_may_not_is_refused_before_anything_happens(fleet: Fleet) -> None:

@@ -15,6 +15,7 @@ from antiphon.actors.breaker import BreakerHandle
 from antiphon.actors.saga_book import SagaBook
 from antiphon.actors.saga_driver import SagaBounds, SagaDriver
 from antiphon.bus.bus import Bus, Call
+from antiphon.bus.codec import encode
 from antiphon.decide import saga_access, saga_desk, saga_view
 from antiphon.decide.dispatch import RUN, Dispatch, DispatchBounds
 from antiphon.decide.limit import Rate
@@ -61,6 +62,8 @@ RESERVE_MS: Final = 50
 """Kept of the asker's budget for the way back."""
 LOADS_MAX: Final = 16
 """Sagas read at once for a listing."""
+LISTED_BYTES_MAX: Final = SagaListing.size_max - 1_024
+"""Of the lines of one page; what is left is room for the rest of the answer."""
 DRAWN_BYTES: Final = 16
 
 
@@ -167,6 +170,7 @@ class Sagas(Actor):
             return SagaListing(sagas=())
         ids = [one for one in await self._ids(ask.state) if ask.after is None or one > ask.after]
         found: list[SagaLine] = []
+        room = LISTED_BYTES_MAX
         for at in range(0, len(ids), LOADS_MAX):
             sagas = await asyncio.gather(*(self.driver.loaded(one) for one in ids[at : at + LOADS_MAX]))
             for one in (saga_view.line(saga, self.driver.now_ms()) for saga in sagas):
@@ -177,7 +181,8 @@ class Sagas(Actor):
                 )
                 if one is None or not is_wanted:
                     continue
-                if len(found) == ask.limit:
+                room -= len(encode(one)) + 1
+                if len(found) == ask.limit or room < 0:
                     return SagaListing(sagas=tuple(found), next=found[-1].id)
                 found.append(one)
             if call.deadline_ms - self.bus.clock.now_ms() <= RESERVE_MS:
