@@ -10,8 +10,10 @@ import pytest
 from pydantic import BaseModel
 
 from antiphon import ActionContext, Saga
+from antiphon.actors.saga_book import SagaBook
 from antiphon.messages.saga_desk import SagaGet, SagaList, SagaOrder, SagaState, SagaSubmit, SagaView
 from antiphon.testing import TestFleet, virtual_run
+from fabrics import until
 
 
 class Charge(BaseModel):
@@ -199,6 +201,56 @@ def test_sagas_are_spread_over_shards_and_found_again_whatever_dies() -> None:
                 for log in fleet.server.logs.values()
                 if log.subjects("*.v1.saga.*.k.start")
             ] == []
+
+    virtual_run(tell())
+
+
+def test_one_that_rests_is_looked_at_seldom_and_an_order_is_seen_to_at_once_whoever_dies() -> None:
+    async def tell() -> None:
+        ledger = Ledger()
+        async with TestFleet(seed=3) as fleet:
+            await fleet.master("master-1")
+            await fleet.node("bank", actions=ledger.actions("charge"))
+            bus = await fleet.bus("web")
+            saga = Saga("later").step("charge", node="bank", params={"user": "ann"})
+            await bus.ask(SagaSubmit(id="delayed", definition=saga.definition, delay_ms=5 * 3_600_000))
+            await bus.ask(SagaSubmit(id="paused", definition=saga.definition, delay_ms=60_000))
+            await bus.ask(SagaOrder(id="paused", order="pause"))
+            timers = fleet.server.logs[f"{fleet.settings.prefix}-timers"]
+            before = timers.sequence
+            await asyncio.sleep(3_600)
+            assert timers.sequence - before < 40, "two sagas, every ten minutes, set and fired"
+            # the master that has stored an order dies before it can do anything about it
+            orders = fleet.server.logs[f"{fleet.settings.prefix}-sagas"]
+            with fleet.faults.drop("master-1", subject="*.v1.saga.*.k.>"):
+                asked = asyncio.ensure_future(bus.ask(SagaOrder(id="paused", order="resume"), budget_ms=1_000))
+                await until(lambda: len(orders.subjects("*.v1.saga.paused.x.*")) == 2)
+                await fleet.crash("master-1")
+            await fleet.master("master-2")
+            await asyncio.gather(asked, return_exceptions=True)
+            await asyncio.sleep(30)
+            assert (await bus.ask(SagaGet(id="paused"))).state is SagaState.COMPLETED
+
+    virtual_run(tell())
+
+
+def test_a_timer_that_has_fired_is_set_again_whoever_gets_it() -> None:
+    async def tell() -> None:
+        ledger = Ledger()
+        async with TestFleet(seed=3) as fleet:
+            await fleet.master("master-1")
+            await fleet.node("bank", actions=ledger.actions("charge"))
+            ledger.gates["charge"] = asyncio.Event()
+            saga = Saga("slow").step("charge", node="bank", params={"user": "ann"})
+            await (await fleet.bus("web")).ask(SagaSubmit(id="order", definition=saga.definition))
+            await ledger.inside.wait()
+            # another master sets it to an earlier time than this one remembers, as it does for an order
+            other, prefix = await fleet.bus("master-2"), fleet.settings.prefix
+            book = await SagaBook.open(other, 1_000)
+            await book.arm("order", await book.now_ms() + 100)
+            await asyncio.sleep(0.5)
+            assert fleet.server.logs[f"{prefix}-timers"].subjects(f"{prefix}.v1.saga.order.t.set")
+            ledger.gates["charge"].set()
 
     virtual_run(tell())
 

@@ -9,6 +9,7 @@ whichever master gets that goes on. What nothing would ever wake is found by loo
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import OrderedDict
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -18,6 +19,7 @@ from typing import Any, Final
 import structlog
 
 from antiphon.actors.saga_book import SagaBook
+from antiphon.actors.saga_broker import Broker
 from antiphon.actors.saga_offers import OfferBounds, Offers
 from antiphon.actors.saga_turns import Turns, Waiters
 from antiphon.bus.assets import SAGA_BYTES_MAX
@@ -35,6 +37,7 @@ from antiphon.messages.saga_desk import SagaState
 from antiphon.messages.saga_facts import SagaMoved, SagaTurn
 from antiphon.messages.saga_history import (
     SagaEnded,
+    SagaOrdered,
     SagaParked,
     SagaResumed,
     SagaStarted,
@@ -48,6 +51,8 @@ log = structlog.get_logger("antiphon.sagas")
 
 WRITE_AGAIN_MS: Final = 250
 """Before it is tried again to write something of which nobody knows whether it was stored."""
+NONCE_BYTES: Final = 8
+"""Of what is drawn for an order, so that two are never one."""
 POLL_MS: Final = 500
 """How often the end of a saga that another master drives is looked for."""
 
@@ -96,6 +101,7 @@ class SagaDriver:
         self.book = book
         self.facts = facts
         self.limits = limits
+        self.broker = Broker(book, limits.clock_ms)
         self.offers = Offers(
             bus,
             registry,
@@ -112,8 +118,6 @@ class SagaDriver:
         self._armed_ms: OrderedDict[str, int] = OrderedDict()
         self.parked: dict[str, str] = {}
         """The sagas that are known to need a person, and why; bounded."""
-        self._ahead_ms = 0
-        """How far the broker's clock is ahead of this one."""
         self._following: list[Subscription] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: set[str] = set()
@@ -121,13 +125,13 @@ class SagaDriver:
 
     def now_ms(self) -> int:
         """Return the broker's time, as far as this master can tell."""
-        return self.bus.clock.wall_ms() + self._ahead_ms
+        return self.broker.now_ms()
 
     async def start(self) -> None:
         """Take timers that have fired, and look for sagas that nothing would wake."""
-        await self._set_clock()
+        await self.broker.look()
         self._following = await self.book.follow(self._fired)
-        self._spawn(self._keep_clock(), "clock")
+        self._spawn(self.broker.look_on(), "broker")
         self._spawn(self._sweep_on(), "sweep")
 
     async def leave(self) -> None:
@@ -163,6 +167,17 @@ class SagaDriver:
         self._tell(fold(Saga(saga), entry), SagaTurn.STARTED)
         await self.drive(entry)
         return True
+
+    async def order(self, name: str, said: SagaOrdered) -> None:
+        """Store an order and see to it."""
+        # the timer first: that of a saga which rests may be far away, and this master may die in between
+        armed_ms, nonce = self.now_ms() + self.limits.lease_ms, secrets.token_hex(NONCE_BYTES)
+        await self.book.arm(name, armed_ms)
+        self._note_armed(name, armed_ms)
+        seq = await self.book.order(name, said, nonce)
+        assert seq is not None, "a nonce is nobody else's"
+        log.info("saga.ordered", saga=name, order=said.order, by=said.by)
+        await self.drive(Entry(name, seq, self.now_ms(), said, nonce=nonce))
 
     def cached(self, name: str) -> Saga | None:
         """Return what is known of a saga without a read; it may be old."""
@@ -203,7 +218,7 @@ class SagaDriver:
                 case Write(move):
                     await self._write(name, move, handling)
                 case Arm(at_ms, is_first):
-                    await self._arm(name, at_ms, is_first=is_first)
+                    await self._arm(name, handling.saga, at_ms, is_first=is_first)
                     handling.armed()
                 case Answer(reply, end):
                     await self._answer(name, reply, end)
@@ -259,6 +274,7 @@ class SagaDriver:
 
     async def _fired(self, entry: Entry) -> bool:
         """Go on with a saga whose timer has fired: nobody has moved it, or its time has come."""
+        self._armed_ms.pop(entry.saga, None)  # it is set no more, whatever this master has set it to
         if not await self.drive(entry):
             return False
         saga = self._cache.get(entry.saga)
@@ -292,13 +308,16 @@ class SagaDriver:
 
     # -- timers
 
-    async def _arm(self, name: str, at_ms: int, *, is_first: bool) -> None:
+    async def _arm(self, name: str, saga: Saga | None, at_ms: int, *, is_first: bool) -> None:
         now_ms = self.now_ms()
         if is_first and self._armed_ms.get(name, 0) > now_ms:
             return  # it was set when the saga was taken in
-        at_ms = min(at_ms, now_ms + self.limits.lease_ms)
+        lease_ms = now_ms + self.limits.lease_ms
+        if saga is None or saga.is_at_work:  # of one that rests nobody has to take anything over
+            at_ms = min(at_ms, lease_ms)
         await self.book.arm(name, at_ms)
-        self._note_armed(name, at_ms)
+        # by the time that it works again another master may have set it to anything: it counts for a lease at most
+        self._note_armed(name, min(at_ms, lease_ms))
 
     async def _arm_safely(self, name: str, at_ms: int) -> None:
         with suppress(AntiphonError):  # then the one that is set fires, and looks again
@@ -334,11 +353,8 @@ class SagaDriver:
 
     async def _sweep(self) -> None:
         """Set a timer for each saga that is there and has none: the stream of timers may have been lost."""
-        begun, timed = (
-            await self.book.ids("k.start"),
-            await self.book.timed(),
-        )  # of what is forgotten only the end is left
-        ended = set(await self.book.ids("k.end"))
+        begun, timed = await self.book.ids("k.start"), await self.book.timed()
+        ended = set(await self.book.ids("k.end"))  # of what is forgotten only the end is left
         for name in begun:
             if name in timed:
                 continue
@@ -348,17 +364,6 @@ class SagaDriver:
         parked = [one for one in await self.book.ids("k.park.*") if one not in ended]
         for name in {*parked[: self.limits.parked_max], *self.parked}:
             self._remember(await self.loaded(name))
-
-    async def _keep_clock(self) -> None:
-        while True:
-            await self.bus.clock.sleep_ms(self.limits.clock_ms)
-            with suppress(AntiphonError):
-                await self._set_clock()
-
-    async def _set_clock(self) -> None:
-        before_ms = self.bus.clock.wall_ms()
-        broker_ms = await self.book.now_ms()
-        self._ahead_ms = broker_ms - (before_ms + self.bus.clock.wall_ms()) // 2
 
     async def ended(self, name: str, until_ms: int) -> Saga:
         """Return a saga once it has ended or is parked, or as it stands when the time is over."""

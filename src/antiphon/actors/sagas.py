@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from random import Random
 from typing import Final
 
-import structlog
-
 from antiphon.actors.asker import Askers
 from antiphon.actors.breaker import BreakerHandle
 from antiphon.actors.saga_book import SagaBook
@@ -21,7 +19,7 @@ from antiphon.decide.dispatch import RUN, Dispatch, DispatchBounds
 from antiphon.decide.limit import Rate
 from antiphon.decide.policy import Access, Principal, Verify, may_run
 from antiphon.decide.registry import RegistryView
-from antiphon.decide.saga_log import Entry, Ticket
+from antiphon.decide.saga_log import Ticket
 from antiphon.decide.saga_plan import verdict
 from antiphon.decide.saga_state import Saga
 from antiphon.errors import (
@@ -55,8 +53,6 @@ from antiphon.messages.steps import StepEnded
 from antiphon.runtime.actor import Actor, ActorBounds, converses
 from antiphon.runtime.facts import Facts
 from antiphon.runtime.views import View
-
-log = structlog.get_logger("antiphon.sagas")
 
 RESERVE_MS: Final = 50
 """Kept of the asker's budget for the way back."""
@@ -195,11 +191,7 @@ class Sagas(Actor):
         ask, who = call.message, self.askers.who(call.caller, call.message.behalf)
         saga = await self._seen(ask.id, who)
         said = saga_desk.order(ask, saga, who.name, is_operator=self.access.current.is_operator(who.name))
-        nonce = secrets.token_hex(8)
-        seq = await self.driver.book.order(ask.id, said, nonce)
-        assert seq is not None, "a nonce is nobody else's"
-        log.info("saga.ordered", saga=ask.id, order=ask.order, by=who.name)
-        await self.driver.drive(Entry(ask.id, seq, self.driver.now_ms(), said, nonce=nonce))
+        await self.driver.order(ask.id, said)
         return self._view(await self.driver.loaded(ask.id))
 
     @converses(SagaValidate)
