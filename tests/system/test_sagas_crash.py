@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from antiphon import ActionContext, Saga
 from antiphon.actors.saga_book import SagaBook
+from antiphon.errors import Overloaded
 from antiphon.messages.saga_desk import SagaGet, SagaList, SagaOrder, SagaState, SagaSubmit, SagaView
 from antiphon.testing import TestFleet, virtual_run
 from fabrics import until
@@ -230,6 +231,38 @@ def test_one_that_rests_is_looked_at_seldom_and_an_order_is_seen_to_at_once_whoe
             await asyncio.gather(asked, return_exceptions=True)
             await asyncio.sleep(30)
             assert (await bus.ask(SagaGet(id="paused"))).state is SagaState.COMPLETED
+
+    virtual_run(tell())
+
+
+def test_where_there_is_no_room_no_saga_begins_and_those_that_run_end() -> None:
+    async def tell() -> None:
+        ledger = Ledger()
+        async with TestFleet(seed=3, saga_bytes_max=16 * 1024 * 1024) as fleet:
+            await fleet.master()
+            await fleet.node("bank", actions=ledger.actions("verify", "charge", "send"))
+            bus = await fleet.bus("web")
+            ledger.gates["charge"] = asyncio.Event()
+            saga = Saga("slow")
+            for name in ("verify", "charge", "send"):
+                saga = saga.step(name, node="bank", params={"user": "ann"}, timeout_ms=3_600_000)
+            held = SagaSubmit(id="held", definition=saga.definition)
+            await bus.ask(held)
+            await ledger.inside.wait()
+            quick = Saga("quick").step("verify", node="bank", params={"user": "ann"}).definition
+
+            async def fill(size: int) -> None:
+                for at in range(1_000):
+                    await bus.ask(SagaSubmit(id=f"s{size}-{at}", definition=quick, input={"text": "x" * size}))
+                    await asyncio.sleep(0.1)
+
+            for size in (30_000, 3_000, 0):  # until not even the smallest is taken
+                with pytest.raises(Overloaded):
+                    await fill(size)
+            assert (await bus.ask(held)).state is SagaState.RUNNING, "the same again is no new one"
+            ledger.gates["charge"].set()
+            await asyncio.sleep(30)
+            assert (await bus.ask(SagaGet(id="held"))).state is SagaState.COMPLETED
 
     virtual_run(tell())
 

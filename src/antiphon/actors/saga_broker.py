@@ -1,15 +1,20 @@
-"""What one master knows of the broker without asking each time: what time it has.
+"""What one master knows of the broker without asking each time: what time it has, and whether it has room.
 
 Sagas go by the broker's time alone, so masters whose clocks differ come to the same moves. It is asked for now and
-then, and counted on from by the master's own clock.
+then, and counted on from by the master's own clock. A stream that is full takes no command and no end either, so what
+is left shortly before is for the sagas that run.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
 
+import structlog
+
 from antiphon.actors.saga_book import SagaBook
 from antiphon.errors import AntiphonError
+
+log = structlog.get_logger("antiphon.sagas")
 
 
 class Broker:
@@ -18,12 +23,16 @@ class Broker:
     Args:
         book: the streams.
         look_ms: how often it is asked.
+        reserve_permille: of its streams, for sagas that run.
     """
 
-    def __init__(self, book: SagaBook, look_ms: int) -> None:
+    def __init__(self, book: SagaBook, look_ms: int, reserve_permille: int) -> None:
         self._book = book
         self._clock = book.bus.clock
         self._look_ms = look_ms
+        self._fill_permille_max = 1_000 - reserve_permille
+        self.has_room = True
+        """Whether another saga may begin."""
         self._ahead_ms = 0
         """How far its clock is ahead of this master's."""
 
@@ -36,6 +45,12 @@ class Broker:
         before_ms = self._clock.wall_ms()
         broker_ms = await self._book.now_ms()
         self._ahead_ms = broker_ms - (before_ms + self._clock.wall_ms()) // 2
+        fill_permille = await self._book.fill_permille()
+        has_room = fill_permille < self._fill_permille_max
+        if has_room != self.has_room:
+            say = log.info if has_room else log.warning
+            say("saga.room", has_room=has_room, fill_permille=fill_permille)
+        self.has_room = has_room
 
     async def look_on(self) -> None:
         """Ask it now and then."""

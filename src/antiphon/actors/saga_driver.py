@@ -73,8 +73,10 @@ class SagaBounds:
     """Of all histories, and of all outcomes; where there is no room no saga begins."""
     sweep_ms: int = 60_000
     """How often it is looked whether every open saga has a timer."""
-    clock_ms: int = 30_000
-    """How often it is asked what time the broker has."""
+    look_ms: int = 10_000
+    """How often it is asked what time the broker has, and how much room."""
+    reserve_permille: int = 100
+    """Of histories and outcomes, kept for the sagas that run: where less is left no saga begins."""
     cached_max: int = 10_000
     """Sagas remembered, which saves reading them again at each event."""
     parked_max: int = 1_000
@@ -101,7 +103,7 @@ class SagaDriver:
         self.book = book
         self.facts = facts
         self.limits = limits
-        self.broker = Broker(book, limits.clock_ms)
+        self.broker = Broker(book, limits.look_ms, limits.reserve_permille)
         self.offers = Offers(
             bus,
             registry,
@@ -151,7 +153,9 @@ class SagaDriver:
             await asyncio.wait(tuple(self._tasks))
 
     async def begin(self, saga: str, start: SagaStarted) -> bool:
-        """Store the start of a saga and drive it; return False where its id is taken."""
+        """Store the start of a saga and drive it; return False where its id is taken. Raises `Overloaded`."""
+        if not self.broker.has_room:
+            raise Overloaded("what is left of the streams is for sagas that run", retry_after_ms=self.limits.look_ms)
         # the timer first: a saga that began and has none would stand where this master dies
         armed_ms = self.now_ms() + self.limits.lease_ms
         arming = asyncio.ensure_future(self.book.arm(saga, armed_ms, is_first=True))

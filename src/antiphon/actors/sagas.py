@@ -26,6 +26,7 @@ from antiphon.errors import (
     InvalidSaga,
     Malformed,
     NotAllowed,
+    Overloaded,
     UnknownNode,
     UnknownSaga,
     WrongState,
@@ -133,8 +134,8 @@ class Sagas(Actor):
         refused = None
         try:
             is_new = await self._begun(saga, ask, who, call)
-        except (InvalidSaga, NotAllowed, UnknownNode) as error:
-            # nodes and rules may have changed since it began: whoever asks again gets his saga all the same
+        except (InvalidSaga, NotAllowed, UnknownNode, Overloaded) as error:
+            # nodes, rules and room may have changed since it began: whoever asks again gets his saga all the same
             is_new, refused = False, error
         if not is_new:
             there = await self.driver.loaded(saga)
