@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import BaseModel, Field, JsonValue, StringConstraints
 
 from antiphon.messages.base import Count, Fact, Kind, Label, Message, Name, Route
-from antiphon.messages.saga import STEPS_MAX, Json, Params, SagaDefinition, SagaRetry, Timeout
+from antiphon.messages.saga import STEPS_MAX, Attempts, Json, Params, SagaDefinition, SagaRetry, Timeout
 from antiphon.subjects import INBOX, Template
 
 SAGAS: Final = "sagas"
@@ -207,7 +207,7 @@ class _Told(BaseModel):
     code: Code | None = Field(default=None, description="the wire code of the error")
     text: Label | None = None
     retryable: bool = Field(default=True, description="whether the same command could succeed later")
-    attempts: Count = Field(default=1, description="runs of the handler")
+    attempts: Attempts = Field(default=1, description="runs of the handler")
     took_ms: Count = 0
     instance: Name | None = None
 
@@ -227,4 +227,4 @@ class StepVoided(_Told, Fact):
 
     outcome: Literal["unknown"] = "unknown"
     code: Code | None = "timed_out"
-    attempts: Count = 0
+    attempts: Attempts = 0
