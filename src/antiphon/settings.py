@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from antiphon.actors.door import DoorBounds
 from antiphon.actors.identity import IdentityBounds
 from antiphon.actors.order import JobBounds
-from antiphon.actors.saga_driver import SagaBounds
+from antiphon.actors.saga_bounds import SagaBounds
 from antiphon.bus.bounds import Bounds
 from antiphon.bus.codec import first_reason
 from antiphon.decide import balance, fuse

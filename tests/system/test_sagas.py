@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from antiphon import ActionContext, Saga
+from antiphon.actors.sagas import Sagas
 from antiphon.bus.codec import encode
 from antiphon.errors import (
     AlreadySubmitted,
@@ -150,6 +151,28 @@ async def test_the_same_id_is_the_same_saga_and_another_ones_is_refused(fleet: F
         await submit(fleet, checkout(timeout_ms=9_000), "order-7")
     mine = await (await fleet.bus("web")).ask(SagaList(state=SagaState.COMPLETED))
     assert [(one.id, one.done, one.total) for one in mine.sagas] == [("order-7", 3, 3)]
+
+
+async def test_those_who_wait_leave_room_for_others(fleet: Fleet) -> None:
+    ledger = Ledger()
+    ledger.gates["charge"] = asyncio.Event()
+    role = await fleet.master()
+    [sagas] = [one for one in role.supervisor.children if isinstance(one, Sagas)]
+    await shop(fleet, ledger)
+    web, other = await fleet.bus("web"), await fleet.bus("other")
+    await web.ask(SagaSubmit(id="slow", definition=checkout().definition, input={"user": "ann"}))
+    waiting = [
+        asyncio.ensure_future(web.ask(SagaGet(id="slow", wait=True), budget_ms=60_000))
+        for _ in range(sagas.limits.caller_waits_max)
+    ]
+    await until(lambda: len(sagas.conversations) == len(waiting))
+    async with asyncio.timeout(10):  # one too many is answered at once
+        assert (await web.ask(SagaGet(id="slow", wait=True), budget_ms=60_000)).state is SagaState.RUNNING
+    begin = SagaSubmit(id="quick", definition=checkout().definition, input={"user": "ann"}, wait=True)
+    quick = asyncio.ensure_future(other.ask(begin))
+    await until(lambda: len(sagas.conversations) == len(waiting) + 1)
+    ledger.gates["charge"].set()
+    assert {view.state for view in (*await asyncio.gather(*waiting), await quick)} == {SagaState.COMPLETED}
 
 
 async def test_a_page_holds_as_many_as_one_message_does(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:

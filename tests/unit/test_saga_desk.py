@@ -51,6 +51,8 @@ def test_a_submission_is_kept_whole_with_its_nodes_picked() -> None:
     assert [step.node for step in start.definition.steps] == ["n", "for-b"]
     assert (start.caller, start.delegate, start.delay_ms, start.reply) == ("web", "gate", 5, "_I.gate.1.2")
     assert begin(submit(), "web", lambda _: "m", reply="_I.web.1.2").reply is None, "nobody waits"
+    for odd in ("_I.web.1.$2", f"_I.web.1.{'2' * 250}", "_I.web.1.é"):
+        assert begin(submit(wait=True), "web", lambda _: "m", reply=odd).reply is None, "others are not kept"
 
 
 def test_what_makes_no_sense_is_not_begun() -> None:

@@ -13,16 +13,15 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
 
 from antiphon.actors.saga_book import SagaBook
+from antiphon.actors.saga_bounds import SagaBounds
 from antiphon.actors.saga_broker import Broker
-from antiphon.actors.saga_offers import OfferBounds, Offers
+from antiphon.actors.saga_offers import Offers
 from antiphon.actors.saga_turns import Turns, Waiters
-from antiphon.bus.assets import SAGA_BYTES_MAX
 from antiphon.bus.codec import encode
 from antiphon.bus.protocol import Subscription
 from antiphon.decide import saga_view
@@ -55,33 +54,6 @@ NONCE_BYTES: Final = 8
 """Of what is drawn for an order, so that two are never one."""
 POLL_MS: Final = 500
 """How often the end of a saga that another master drives is looked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class SagaBounds:
-    """How long what may take, in milliseconds, and how many."""
-
-    lease_ms: int = 10_000
-    """A saga that its driver has not moved for so long is driven by another master."""
-    history_ms: int = 3_600_000
-    """So long after its end a saga's history is there; then only its end is kept."""
-    keep_ms: int = 30 * 86_400_000
-    """So long its end is kept, and its id stands for it."""
-    shards: int = 1
-    """Sets of streams that sagas are spread over; the same for all masters, and for good."""
-    bytes_max: int = SAGA_BYTES_MAX
-    """Of all histories, and of all outcomes; where there is no room no saga begins."""
-    sweep_ms: int = 60_000
-    """How often it is looked whether every open saga has a timer."""
-    look_ms: int = 10_000
-    """How often it is asked what time the broker has, and how much room."""
-    reserve_permille: int = 100
-    """Of histories and outcomes, kept for the sagas that run: where less is left no saga begins."""
-    cached_max: int = 10_000
-    """Sagas remembered, which saves reading them again at each event."""
-    parked_max: int = 1_000
-    """Parked sagas that one master tells of."""
-    offers: OfferBounds = field(default_factory=OfferBounds)
 
 
 class SagaDriver:

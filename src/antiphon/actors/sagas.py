@@ -11,7 +11,9 @@ from typing import Final
 from antiphon.actors.asker import Askers
 from antiphon.actors.breaker import BreakerHandle
 from antiphon.actors.saga_book import SagaBook
-from antiphon.actors.saga_driver import SagaBounds, SagaDriver
+from antiphon.actors.saga_bounds import SagaBounds
+from antiphon.actors.saga_driver import SagaDriver
+from antiphon.actors.waits import Waits
 from antiphon.bus.bus import Bus, Call
 from antiphon.bus.codec import encode
 from antiphon.decide import saga_access, saga_desk, saga_view
@@ -92,6 +94,8 @@ class Sagas(Actor):
         self.askers = Askers(bus.clock, self.access, registry, verify, rate)
         self._dispatch = Dispatch(dispatch or DispatchBounds(), breakers, dice or Random(), verb=RUN)  # noqa: S311 - a choice
         self._driver: SagaDriver | None = None
+        self._waits = Waits(self.limits.waits_max, self.limits.caller_waits_max)
+        self._lists = Waits(self.limits.lists_max, self.limits.caller_lists_max)
 
     @property
     def driver(self) -> SagaDriver:
@@ -144,8 +148,9 @@ class Sagas(Actor):
             saga_desk.check_same(there, ask, who.name)
             if there.end is not None or not ask.wait:
                 return self._view(there)
-        if ask.wait:
-            return self._view(await self.driver.ended(saga, call.deadline_ms - RESERVE_MS))
+        with self._waits.of(who.name) as has_room:
+            if ask.wait and has_room:
+                return self._view(await self.driver.ended(saga, call.deadline_ms - RESERVE_MS))
         return self._view(self.driver.cached(saga) or await self.driver.loaded(saga))
 
     @converses(SagaGet)
@@ -154,13 +159,22 @@ class Sagas(Actor):
         ask, who = call.message, self.askers.who(call.caller, call.message.behalf)
         saga = await self._seen(ask.id, who)
         if ask.wait and not self.driver.rests(saga):
-            saga = await self.driver.ended(ask.id, call.deadline_ms - RESERVE_MS)
+            with self._waits.of(who.name) as has_room:
+                if has_room:
+                    saga = await self.driver.ended(ask.id, call.deadline_ms - RESERVE_MS)
         return self._view(saga, has_history=ask.history)
 
     @converses(SagaList)
     async def list_sagas(self, call: Call[SagaList]) -> SagaListing:
         """List sagas by id."""
         ask, who = call.message, self.askers.who(call.caller, call.message.behalf)
+        with self._lists.of(who.name) as has_room:
+            if not has_room:
+                text = "as many listings are made as there may be at once"
+                raise Overloaded(text, retry_after_ms=self.bounds.retry_after_ms)
+            return await self._listed(ask, who, call.deadline_ms)
+
+    async def _listed(self, ask: SagaList, who: Principal, until_ms: int) -> SagaListing:
         is_operator = self.access.current.is_operator(who.name)
         caller = ask.caller if is_operator else who.name
         if not is_operator and ask.caller not in (None, who.name):
@@ -182,7 +196,7 @@ class Sagas(Actor):
                 if len(found) == ask.limit or room < 0:
                     return SagaListing(sagas=tuple(found), next=found[-1].id)
                 found.append(one)
-            if call.deadline_ms - self.bus.clock.now_ms() <= RESERVE_MS:
+            if until_ms - self.bus.clock.now_ms() <= RESERVE_MS:
                 return SagaListing(sagas=tuple(found), next=ids[min(at + LOADS_MAX, len(ids)) - 1])
         return SagaListing(sagas=tuple(found))
 

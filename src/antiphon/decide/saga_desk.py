@@ -20,7 +20,7 @@ from antiphon.decide.saga_state import UNRESOLVED, Leg, Saga, standing
 from antiphon.errors import AlreadySubmitted, Malformed, NotAllowed, UnknownSaga, WrongState
 from antiphon.messages.base import Message
 from antiphon.messages.saga_desk import SagaOrder, SagaSubmit
-from antiphon.messages.saga_history import SagaOrdered, SagaStarted
+from antiphon.messages.saga_history import REPLY, SagaOrdered, SagaStarted
 
 OWN: Final = ("cancel", "pause", "resume")
 """What whoever submitted a saga may order, besides operators."""
@@ -67,7 +67,8 @@ def begin(
         digest=digest_of(ask),
         delay_ms=ask.delay_ms,
         start_at_ms=ask.start_at_ms,
-        reply=reply if ask.wait else None,
+        # one that is none of ours is answered now, and not told the end by whoever comes to it later
+        reply=reply if ask.wait and reply is not None and REPLY.fullmatch(reply) else None,
     )
 
 

@@ -110,7 +110,9 @@ class SagaSubmit(Request[SagaView]):
     input: Params = Field(default_factory=dict)
     delay_ms: int = Field(default=0, ge=0, le=DELAY_MS_MAX, description="begin so much later")
     start_at_ms: int = Field(default=0, ge=0, le=START_AT_MS_MAX, description="begin no earlier than this, UTC")
-    wait: bool = Field(default=False, description="answer when it has ended or is parked, or when the time is over")
+    wait: bool = Field(
+        default=False, description="answer when it has ended or is parked, or when the time is over, or too many wait"
+    )
     behalf: Behalf | None = Field(default=None, repr=False, description="a delegate's token: for whom he asks")
 
 
@@ -121,7 +123,9 @@ class SagaGet(Request[SagaView]):
 
     id: Name
     history: bool = Field(default=False, description="with every event")
-    wait: bool = Field(default=False, description="answer when it has ended or is parked, or when the time is over")
+    wait: bool = Field(
+        default=False, description="answer when it has ended or is parked, or when the time is over, or too many wait"
+    )
     behalf: Behalf | None = Field(default=None, repr=False, description="a delegate's token: for whom he asks")
 
 

@@ -13,6 +13,7 @@ Time in a history is the broker's: the stamp of each stored message. Nothing in 
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import BaseModel, Field, JsonValue, StringConstraints
@@ -35,7 +36,9 @@ DELAY_MS_MAX: Final = 30 * 24 * 3_600_000
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 TicketText = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]?[fb]([2-9]|[1-9][0-9]{1,2})?$", max_length=6)]
-Reply = Annotated[str, StringConstraints(pattern=rf"^{INBOX}\.[A-Za-z0-9_.-]+$", max_length=250)]
+REPLY: Final = re.compile(rf"{INBOX}\.[A-Za-z0-9_.-]{{1,240}}")
+"""Where an end can be told later; other replies are answered by the master that was asked, or not at all."""
+Reply = Annotated[str, StringConstraints(pattern=f"^{REPLY.pattern}$")]
 Code = Annotated[str, StringConstraints(max_length=63)]
 Steps = Annotated[tuple[Name, ...], Field(max_length=STEPS_MAX)]
 Results = Annotated[dict[Name, JsonValue], Field(max_length=STEPS_MAX)]
