@@ -11,7 +11,8 @@ from pydantic import BaseModel
 
 from antiphon import ActionContext, Saga
 from antiphon.actors.saga_book import SagaBook
-from antiphon.errors import Overloaded
+from antiphon.errors import InvalidSaga, Overloaded
+from antiphon.messages.saga import SagaRetry
 from antiphon.messages.saga_desk import SagaGet, SagaList, SagaOrder, SagaState, SagaSubmit, SagaView
 from antiphon.testing import TestFleet, virtual_run
 from fabrics import until
@@ -69,6 +70,28 @@ async def once_at_most(fleet: TestFleet, ledger: Ledger) -> None:
     assert view.cause is not None
     assert view.cause.reason == "step_unknown"
     assert ledger.keys == ["order/1f", "order/1b"], "it was begun once, though its node came back in time"
+
+
+async def once_at_most_past_the_pivot(fleet: TestFleet, ledger: Ledger) -> None:
+    await fleet.master()
+    actions = ledger.actions("send", at_most_once=True) | ledger.actions("charge")
+    await fleet.node("bank", actions=actions)
+    params = {"user": "ann"}
+
+    def sending(**how: Any) -> Saga:
+        pivot = Saga("once").step("charge", node="bank", params=params, pivot=True)
+        return pivot.step("send", node="bank", params=params, timeout_ms=8_000, **how)
+
+    with pytest.raises(InvalidSaga, match="rounds_max"):
+        await submit(fleet, sending(), "refused")
+    ledger.gates["send"] = asyncio.Event()
+    running = asyncio.ensure_future(submit(fleet, sending(retry=SagaRetry(rounds_max=1)), "order"))
+    await ledger.inside.wait()
+    ledger.gates.clear()
+    await fleet.crash("bank")
+    await fleet.restart("bank")
+    assert (await running).state is SagaState.PARKED, "a person finds out whether it was done"
+    assert ledger.keys == ["order/1f", "order/2f"]
 
 
 async def another_instance(fleet: TestFleet, ledger: Ledger) -> None:
@@ -129,6 +152,7 @@ async def everybody(fleet: TestFleet, ledger: Ledger) -> None:
 
 STORIES: dict[str, Story] = {
     "what may happen once at most is left unknown by a node that dies": once_at_most,
+    "past the pivot it is not begun again either": once_at_most_past_the_pivot,
     "a step goes on at another instance when its own dies": another_instance,
     "another master goes on where one has died": another_master,
     "all that ran it die and come back": everybody,
