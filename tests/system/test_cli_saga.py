@@ -256,6 +256,7 @@ def test_it_begins_later(here: Fabric) -> None:
         (("submit", "FILE", "--input-file", "/nowhere.json"), 2, "--input-file"),
         (("submit", "FILE", *NOBODY), 7, "not_connected"),
         (("ls", "--state", "asleep"), 2, "usage"),
+        (("resolve", "order", "--result", '{"id": '), 2, "--result"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(

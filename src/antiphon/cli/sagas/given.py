@@ -45,6 +45,15 @@ def value(text: str) -> JsonValue:
     return found
 
 
+def json_value(text: str, option: str) -> JsonValue:
+    """Return a value that has to be JSON; raises `InvalidSetting` for what is not."""
+    try:
+        found: JsonValue = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidSetting(f"{option} {text[:40]!r}: write JSON, a text in quotes") from None
+    return found
+
+
 def _whole(file: str) -> dict[str, JsonValue]:
     try:
         if file == "-":
