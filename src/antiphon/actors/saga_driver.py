@@ -330,14 +330,16 @@ class SagaDriver:
     async def _sweep(self) -> None:
         """Set a timer for each saga that is there and has none: the stream of timers may have been lost."""
         begun, timed = await self.book.ids("k.start"), await self.book.timed()
-        ended = set(await self.book.ids("k.end"))  # of what is forgotten only the end is left
         for name in begun:
             if name in timed:
                 continue
             log.warning("saga.no_timer", saga=name)
             await self.book.arm(name, self.now_ms() + self.limits.lease_ms, is_first=True)
         # what another master has parked, or had before it died, is told by this one, too
-        parked = [one for one in await self.book.ids("k.park.*") if one not in ended]
+        parked = await self.book.ids("k.park.*")
+        if parked:  # the ends of a month are many, and nobody needs them where nothing was ever parked
+            ended = set(await self.book.ids("k.end"))
+            parked = [one for one in parked if one not in ended]
         for name in {*parked[: self.limits.parked_max], *self.parked}:
             self._remember(await self.loaded(name))
 
