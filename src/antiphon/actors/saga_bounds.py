@@ -28,8 +28,12 @@ class SagaBounds:
     """How often it is asked what time the broker has, and how much room."""
     reserve_permille: int = 100
     """Of histories and outcomes, kept for the sagas that run: where less is left no saga begins."""
-    cached_max: int = 10_000
-    """Sagas remembered, which saves reading them again at each event."""
+    cached_max: int = 2_000
+    """Sagas remembered, which saves reading them again at each event; of three steps each takes some 30 KB."""
+    cached_bytes_max: int = 64 * 1024 * 1024
+    """Of what is in them, as JSON."""
+    armed_max: int = 10_000
+    """Sagas of which it is remembered when their timer fires."""
     parked_max: int = 1_000
     """Parked sagas that one master tells of."""
     waits_max: int = 768

@@ -20,6 +20,7 @@ import structlog
 from antiphon.actors.saga_book import SagaBook
 from antiphon.actors.saga_bounds import SagaBounds
 from antiphon.actors.saga_broker import Broker
+from antiphon.actors.saga_cache import SagaCache
 from antiphon.actors.saga_offers import Offers
 from antiphon.actors.saga_turns import Turns, Waiters
 from antiphon.bus.codec import encode
@@ -86,7 +87,7 @@ class SagaDriver:
             hold=self._hold,
             bounds=limits.offers,
         )
-        self._cache: OrderedDict[str, Saga] = OrderedDict()
+        self._cache = SagaCache(limits.cached_max, limits.cached_bytes_max)
         self._turns = Turns()
         self._ends = Waiters()
         self._armed_ms: OrderedDict[str, int] = OrderedDict()
@@ -174,7 +175,7 @@ class SagaDriver:
                 saga = await self._handled(event.saga, handling)
             except AntiphonError as error:
                 log.warning("saga.not_driven", saga=event.saga, code=error.code, error=error.text)
-                self._forget(event.saga)
+                self._cache.forget(event.saga)
                 self._again(event)
                 return False
         if saga is None:
@@ -213,7 +214,7 @@ class SagaDriver:
             await self.bus.clock.sleep_ms(WRITE_AGAIN_MS)
             seq = None
         if seq is None:
-            self._forget(name)
+            self._cache.forget(name)
             handling.refused()
             return
         at_ms = self.now_ms()
@@ -244,7 +245,7 @@ class SagaDriver:
                 await self.bus.clock.sleep_ms(WRITE_AGAIN_MS)
         self.offers.decided(name, ticket)
         if seq is None:
-            self._forget(name)
+            self._cache.forget(name)
         await self.drive(Entry(name, seq or 0, self.now_ms(), said, ticket, node), is_again=seq is None)
         return seq is not None
 
@@ -255,10 +256,10 @@ class SagaDriver:
             return False
         saga = self._cache.get(entry.saga)
         with suppress(AntiphonError):  # else when it fires again, which it will
-            if saga is None or (saga.start is None and saga.end is None):
-                await self.book.forget_timer(entry.saga)
-            elif saga.end is not None:
+            if saga is not None and saga.end is not None:
                 await self._forget_history(saga)
+            elif saga is not None and saga.start is None:
+                await self.book.forget_timer(entry.saga)
         return True
 
     async def _forget_history(self, saga: Saga) -> None:
@@ -267,7 +268,7 @@ class SagaDriver:
             await self.book.arm(saga.id, due_ms)
         else:
             await self.book.forget(saga.id, saga.last)
-            self._forget(saga.id)
+            self._cache.forget(saga.id)
 
     def _again(self, event: Entry) -> None:
         """Handle an event once more, later; should this master be gone by then, the timer does it."""
@@ -316,7 +317,7 @@ class SagaDriver:
     def _note_armed(self, name: str, at_ms: int) -> None:
         self._armed_ms[name] = at_ms
         self._armed_ms.move_to_end(name)
-        if len(self._armed_ms) > self.limits.cached_max:
+        if len(self._armed_ms) > self.limits.armed_max:
             self._armed_ms.popitem(last=False)
 
     async def _sweep_on(self) -> None:
@@ -377,13 +378,7 @@ class SagaDriver:
             self.parked[saga.id] = f"{shown.name} is parked at {shown.step}: {shown.text}"[:200]
         else:
             self.parked.pop(saga.id, None)
-        self._cache[saga.id] = saga
-        self._cache.move_to_end(saga.id)
-        if len(self._cache) > self.limits.cached_max:
-            self._cache.popitem(last=False)
-
-    def _forget(self, name: str) -> None:
-        self._cache.pop(name, None)
+        self._cache.keep(saga)
 
     def _tell(self, saga: Saga, turn: SagaTurn, **said: str | None) -> None:
         start, end = saga.start, saga.end
