@@ -211,6 +211,15 @@ def test_lost_it_is_over_at_once_and_over_it_cannot_be_lost() -> None:
     assert done.end is JobEnd.DONE
 
 
+def test_a_job_that_has_asked_everybody_did_not_end_early() -> None:
+    job = rollout(3, parallel=3, stop_after="1")
+    ask_all(job)
+    for at in range(2):
+        job.ended(at, "i1", failed(), 1)
+    job.ended(2, "i1", succeeded(), 1)
+    assert (states(job), job.end) == (["failed", "failed", "succeeded"], JobEnd.DONE)
+
+
 def test_whom_operators_hold_back_is_skipped_and_stops_nothing() -> None:
     job = rollout(2, canary=True)
     job.skip(0, "suspended", "an operator has it suspended", is_failure=False)

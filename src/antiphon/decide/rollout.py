@@ -416,7 +416,7 @@ class Rollout:
         self.failures += is_failure
         if self._left == 0:
             self.end = self.end or JobEnd.DONE
-        elif self.failures >= self.course.failures_max:
+        elif self.failures >= self.course.failures_max and self.counts[RunState.WAITING]:
             self._stop(JobEnd.STOPPED, f"not asked any more after {_counted(self.failures, 'failure')}")
 
     def _stop(self, end: JobEnd, text: str) -> None:
