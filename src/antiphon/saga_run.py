@@ -47,6 +47,8 @@ WAIT_MS: Final = 10_000
 """How long one question for the end waits at a master; then it is asked again."""
 LOOK_MS: Final = 250
 """How often somebody who watches looks."""
+PARKED_LOOK_MS: Final = 2_000
+"""How often somebody looks who waits for the end of a parked one: of that a master answers at once."""
 ENDS: Final = (SagaState.COMPLETED, SagaState.COMPENSATED, SagaState.ABANDONED)
 
 Input = Mapping[str, Any] | BaseModel | None
@@ -100,7 +102,7 @@ class SagaRun:
         """
         view = await self._asked(WAIT_MS, wait=True)
         while not self.is_over:
-            await asyncio.sleep(LOOK_MS / 1_000)  # of a parked one a master answers at once
+            await asyncio.sleep((PARKED_LOOK_MS if self.is_parked else LOOK_MS) / 1_000)
             view = await self._asked(WAIT_MS, wait=True)
         return view
 
