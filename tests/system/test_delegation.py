@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from antiphon import Hit
+from antiphon import ActionContext, Hit, Saga
 from antiphon.app import MasterRole
 from antiphon.decide.identities import IdentityRecord, Standing
 from antiphon.decide.login import DelegatedClaims
@@ -284,3 +284,19 @@ def test_a_token_is_not_shown_where_a_message_is() -> None:
     ):
         assert token not in repr(message)
         assert token not in str(message)
+
+
+async def test_a_sagas_handlers_know_for_whom_they_work_and_what_he_belongs_to(fleet: Fleet) -> None:
+    delegates = Delegates()
+    asked: list[tuple[Any, ...]] = []
+
+    async def handler(context: ActionContext) -> None:
+        asked.append((context.caller, context.groups, context.delegate))
+
+    know(await fleet.master(verify=delegates.verify))
+    await fleet.node("bank", actions={"charge": handler, "refund": handler}, verify=delegates.verify)
+    saga = Saga("s").step("charge", node="bank", compensate="refund").step("charge_again", "charge", node="bank")
+    http, alice = await fleet.client("http"), await fleet.client("alice")
+    await (await http.submit(saga, wait=True, behalf=delegates.token("alice"))).result()
+    await (await alice.submit(saga, wait=True)).result()
+    assert asked == [("alice", ("a",), "http")] * 2 + [("alice", ("a",), None)] * 2

@@ -212,6 +212,8 @@ def _context(ask: NodeStep, clock: Clock, until_ms: int, attempt: int) -> Action
         deadline_ms=until_ms,
         told=_nobody,
         caller=ask.caller,
+        groups=ask.groups,
+        delegate=ask.delegate,
         request=ask.request,
         step=ask.step,
         undo=ask.undo,

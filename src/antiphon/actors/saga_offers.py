@@ -213,6 +213,8 @@ class Offers:
             budget_ms=budget_ms,
             left_ms=left_ms,
             caller=said.caller,
+            groups=said.groups or (),
+            delegate=said.delegate,
         )
         leg = self.dispatch.started(command.node, instance, clock.now_us(), clock.now_ms(), is_probe=is_probe)
         code: str | None = "cancelled"

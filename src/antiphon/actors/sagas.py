@@ -242,7 +242,12 @@ class Sagas(Actor):
     async def _begun(self, saga: str, ask: SagaSubmit, who: Principal, call: Call[SagaSubmit]) -> bool:
         """Store the start of a saga and drive it; return False where its id is taken."""
         start = saga_desk.begin(
-            ask, who.name, lambda step: self._pick(step, who), delegate=who.delegate, reply=call.reply or None
+            ask,
+            who.name,
+            lambda step: self._pick(step, who),
+            groups=who.groups,
+            delegate=who.delegate,
+            reply=call.reply or None,
         )
         wrong = list(self._problems(start.definition, who))
         if wrong:

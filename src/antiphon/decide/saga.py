@@ -344,6 +344,8 @@ class _Turn:
             retry=step.retry,
             saga=start.definition.name,
             caller=start.caller,
+            groups=start.groups,
+            delegate=start.delegate,
         )
 
     def _end(self, state: Ended) -> Append:

@@ -40,7 +40,13 @@ def digest_of(ask: SagaSubmit) -> str:
 
 
 def begin(
-    ask: SagaSubmit, caller: str, pick: Pick, *, delegate: str | None = None, reply: str | None = None
+    ask: SagaSubmit,
+    caller: str,
+    pick: Pick,
+    *,
+    groups: tuple[str, ...] = (),
+    delegate: str | None = None,
+    reply: str | None = None,
 ) -> SagaStarted:
     """Return the start of a submitted saga, to be written with `expected` 0.
 
@@ -48,6 +54,7 @@ def begin(
         ask: what was submitted.
         caller: who counts, after policy.
         pick: a node for a step that says `where`.
+        groups: what he belongs to; handlers are told, as of any action.
         delegate: who submitted it for him.
         reply: where its end is awaited.
 
@@ -63,6 +70,7 @@ def begin(
         definition=definition,
         input=ask.input,
         caller=caller,
+        groups=groups or None,
         delegate=delegate,
         digest=digest_of(ask),
         delay_ms=ask.delay_ms,

@@ -19,6 +19,7 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import BaseModel, Field, JsonValue, StringConstraints
 
 from antiphon.messages.base import Count, Fact, Kind, Label, Message, Name, Route
+from antiphon.messages.lane import GROUPS_MAX
 from antiphon.messages.saga import STEPS_MAX, Attempts, Json, Params, SagaDefinition, SagaRetry, Timeout
 from antiphon.subjects import INBOX, Template
 
@@ -42,6 +43,7 @@ Reply = Annotated[str, StringConstraints(pattern=f"^{REPLY.pattern}$")]
 Code = Annotated[str, StringConstraints(max_length=63)]
 Steps = Annotated[tuple[Name, ...], Field(max_length=STEPS_MAX)]
 Results = Annotated[dict[Name, JsonValue], Field(max_length=STEPS_MAX)]
+Groups = Annotated[tuple[Name, ...], Field(max_length=GROUPS_MAX)]
 Ended = Literal["completed", "compensated", "abandoned"]
 Mending = Literal["retry", "skip", "resolve"]
 """What an operator can do about a step at which a saga is parked."""
@@ -62,6 +64,7 @@ class SagaStarted(Fact):
     definition: SagaDefinition = Field(description="with a node for each step, also where one was picked")
     input: Params = Field(default_factory=dict)
     caller: Name = Field(description="who counts: the principal, where a delegate has submitted for him")
+    groups: Groups | None = Field(default=None, description="what the caller belonged to when it was submitted")
     delegate: Name | None = None
     digest: Digest = Field(description="of what was submitted; the same id with another one is refused")
     delay_ms: int = Field(default=0, ge=0, le=DELAY_MS_MAX, description="it begins so long after this was stored")
@@ -95,6 +98,8 @@ class StepCommanded(Fact):
     retry: SagaRetry = SagaRetry()
     saga: Name = Field(description="the definition's name")
     caller: Name
+    groups: Groups | None = None
+    delegate: Name | None = None
     undo: StepDone | None = Field(default=None, description="what is to be undone; None: the step is to be done")
 
 

@@ -17,7 +17,7 @@ from antiphon.messages.lane import Load
 from antiphon.messages.saga import TIMEOUT_MS_MAX as STEP_MS_MAX
 from antiphon.messages.saga import Attempts, Json, Params, SagaRetry
 from antiphon.messages.saga_desk import QUEUE
-from antiphon.messages.saga_history import MASTERS, Code, StepDone, TicketText
+from antiphon.messages.saga_history import MASTERS, Code, Groups, StepDone, TicketText
 from antiphon.subjects import Template
 
 KEY_MAX = 70
@@ -61,7 +61,9 @@ class NodeStep(Request[StepTaken]):
     retry: SagaRetry = SagaRetry()
     budget_ms: int = Field(ge=0, le=TIMEOUT_MS_MAX, description="for the answer: that it is taken, or its end")
     left_ms: int = Field(ge=0, le=STEP_MS_MAX, description="from when this arrives; later its effect must not begin")
-    caller: Name | None = None
+    caller: Name | None = Field(default=None, description="who submitted it; the principal, where a delegate did")
+    groups: Groups = Field(default=(), description="what the caller belonged to then, as the masters knew it")
+    delegate: Name | None = Field(default=None, description="who submitted it on the caller's behalf")
 
     def carried_budget_ms(self) -> int:
         """Return the milliseconds left when this was sent."""
