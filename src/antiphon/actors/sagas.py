@@ -94,8 +94,8 @@ class Sagas(Actor):
         self.askers = Askers(bus.clock, self.access, registry, verify, rate)
         self._dispatch = Dispatch(dispatch or DispatchBounds(), breakers, dice or Random(), verb=RUN)  # noqa: S311 - a choice
         self._driver: SagaDriver | None = None
-        self._waits = Waits(self.limits.waits_max, self.limits.caller_waits_max)
-        self._lists = Waits(self.limits.lists_max, self.limits.caller_lists_max)
+        self.waits = Waits(self.limits.waits_max, self.limits.caller_waits_max)
+        self.lists = Waits(self.limits.lists_max, self.limits.caller_lists_max)
 
     @property
     def driver(self) -> SagaDriver:
@@ -148,7 +148,7 @@ class Sagas(Actor):
             saga_desk.check_same(there, ask, who.name)
             if there.end is not None or not ask.wait:
                 return self._view(there)
-        with self._waits.of(who.name) as has_room:
+        with self.waits.of(who.name) as has_room:
             if ask.wait and has_room:
                 return self._view(await self.driver.ended(saga, call.deadline_ms - RESERVE_MS))
         return self._view(self.driver.cached(saga) or await self.driver.loaded(saga))
@@ -159,7 +159,7 @@ class Sagas(Actor):
         ask, who = call.message, self.askers.who(call.caller, call.message.behalf)
         saga = await self._seen(ask.id, who)
         if ask.wait and not self.driver.rests(saga):
-            with self._waits.of(who.name) as has_room:
+            with self.waits.of(who.name) as has_room:
                 if has_room:
                     saga = await self.driver.ended(ask.id, call.deadline_ms - RESERVE_MS)
         return self._view(saga, has_history=ask.history)
@@ -168,7 +168,7 @@ class Sagas(Actor):
     async def list_sagas(self, call: Call[SagaList]) -> SagaListing:
         """List sagas by id."""
         ask, who = call.message, self.askers.who(call.caller, call.message.behalf)
-        with self._lists.of(who.name) as has_room:
+        with self.lists.of(who.name) as has_room:
             if not has_room:
                 text = "as many listings are made as there may be at once"
                 raise Overloaded(text, retry_after_ms=self.bounds.retry_after_ms)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -9,18 +12,27 @@ import pytest
 from antiphon import Saga
 from antiphon.actors.saga_driver import SagaDriver
 from antiphon.actors.sagas import Sagas
-from antiphon.decide import saga_desk
+from antiphon.actors.waits import Waits
+from antiphon.decide import saga_desk, saga_refs
+from antiphon.decide.saga import fold, moves
+from antiphon.decide.saga_log import Entry
+from antiphon.decide.saga_state import Saga as State
+from antiphon.errors import Overloaded, WrongState
 from antiphon.messages.base import Kind
-from antiphon.messages.saga_desk import SagaSubmit
-from antiphon.messages.saga_history import SagaEnded
+from antiphon.messages.saga_desk import SagaGet, SagaSubmit
+from antiphon.messages.saga_history import SagaEnded, SagaOrdered
 from antiphon.messages.steps import StepEnd, StepEnded
-from arena import Scene, both, drawn, in_one_account, inbox, let_all, opened
+from arena import Scene, both, drawn, happens, in_one_account, inbox, let_all, opened
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
+def sagas_of(scene: Scene) -> Sagas:
+    return next(one for one in scene.role.supervisor.children if isinstance(one, Sagas))
+
+
 def driver_of(scene: Scene) -> SagaDriver:
-    return next(one for one in scene.role.supervisor.children if isinstance(one, Sagas)).driver
+    return sagas_of(scene).driver
 
 
 async def begun(scene: Scene, node: str) -> str:
@@ -75,3 +87,70 @@ async def test_t71_a_node_writes_into_a_history(
         end = SagaEnded(state="abandoned", name="transfer", caller="web", digest="0" * 64, started_ms=1)
         await attacker.send(scene.subject(f"saga.{name}.k.end"), end.model_dump_json().encode())
         assert await state_of(scene, name) == (None if is_defended else "abandoned")
+
+
+@both
+async def test_t87_a_few_bytes_name_gigabytes(scene: Scene, monkeypatch: pytest.MonkeyPatch, is_defended: bool) -> None:
+    """Attacker: a publisher. Wants: that every master who comes to his saga puts together what its references name.
+
+    Defence: what references bring in is counted before it is put together, and a step with more has failed.
+    Source: OWASP API Security 2023, API4; STYLE, "Bounded everything".
+    """
+    if not is_defended:
+        monkeypatch.setattr(saga_refs, "JSON_BYTES_MAX", 2**40)
+    saga = Saga("bomb").step("pay", node="bank", params={"x": "{{input.a}}" * 400})
+    ask = saga.submission({"a": "y" * 30_000}, id=drawn("saga"))
+    start = Entry(str(ask.id), 1, 0, saga_desk.begin(ask, "web", lambda _step: None))
+    tracemalloc.start()
+    moves(fold(State(start.saga), start), 0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (peak < 2**20) == is_defended
+    del scene
+
+
+@both
+async def test_t88_everybody_is_kept_waiting(scene: Scene, is_defended: bool) -> None:
+    """Attacker: a publisher. Wants: that nobody else is answered, and that nodes cannot tell what they have done.
+
+    Defence: a master keeps so many requests waiting for the end of a saga, in all and of one caller; what is more is
+    answered at once. Source: OWASP API Security 2023, API4; STYLE, "Bounded everything".
+    """
+    sagas = sagas_of(scene)
+    sagas.conversations.running_max, waits = 4, sagas.waits
+    sagas.waits = Waits(2, 2) if is_defended else Waits(2**20, 2**20)
+    try:
+        name, web = await begun(scene, "bank"), await scene.bus(await scene.party(name="web"))
+        waiting = [asyncio.ensure_future(web.ask(SagaGet(id=name, wait=True), budget_ms=30_000)) for _ in range(8)]
+        await happens(lambda: len(sagas.conversations) == (2 if is_defended else 4))
+        other = await scene.client()
+        refused = ""
+        try:
+            await other.sagas()
+        except Overloaded as error:
+            refused = error.code
+        assert refused == ("" if is_defended else "overloaded")
+        for one in waiting:
+            one.cancel()
+        await driver_of(scene).order(name, SagaOrdered(order="abandon", by="ops"))
+        await asyncio.gather(*waiting, return_exceptions=True)
+        await happens(lambda: not len(sagas.conversations))
+    finally:
+        sagas.conversations.running_max, sagas.waits = 1_024, waits
+
+
+@both
+async def test_t89_orders_without_end(scene: Scene, monkeypatch: pytest.MonkeyPatch, is_defended: bool) -> None:
+    """Attacker: a publisher. Wants: that the history of his saga grows until there is room for nobody's.
+
+    Defence: a saga takes a bounded number of orders, fewer from whoever submitted it than from operators.
+    Source: OWASP API Security 2023, API4; STYLE, "Bounded everything".
+    """
+    monkeypatch.setattr(saga_desk, "OWN_ORDERS_MAX", 4 if is_defended else 2**20)
+    name, web = await begun(scene, "bank"), await scene.client(await scene.party(name="web"))
+    given = 0
+    with suppress(WrongState):
+        for _ in range(6):
+            await web.saga(name).pause()
+            given += 1
+    assert given == (4 if is_defended else 6)
