@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from antiphon.decide.saga_plan import checked, plan, problems, settled, verdict
 from antiphon.errors import InvalidSaga, UnknownNode
@@ -127,6 +127,16 @@ def test_a_cycle_is_shown() -> None:
 def test_a_saga_that_is_too_large_to_keep_is_refused() -> None:
     big = [{"name": f"a{number}", "params": {"x": "x" * 30_000}} for number in range(10)]
     assert codes(saga(*big)) == [("too_large", None)]
+
+
+def test_so_many_references_and_no_more() -> None:
+    def referring(count: int) -> SagaDefinition:
+        half: list[JsonValue] = ["{{input.a}}"] * (count // 2)
+        undo = SagaCompensation(action="b", params={"x": half})
+        return Saga("s").step("a", node="n", params={"x": half}, compensate=undo).unchecked
+
+    assert problems(referring(1_024)) == ()
+    assert [one.code for one in problems(referring(1_026))] == ["too_large"]
 
 
 def test_input_is_only_checked_where_it_is_known() -> None:

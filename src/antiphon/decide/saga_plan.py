@@ -21,6 +21,8 @@ from antiphon.errors import InvalidSaga, Malformed, UnknownNode
 from antiphon.messages.saga import SagaCompensation, SagaDefinition, SagaStep
 from antiphon.messages.saga_desk import PROBLEMS_MAX, SagaProblem, SagaVerdict
 
+REFERENCES_MAX: Final = 1_024
+"""In a whole saga; those of a step that waits for its turn are filled in at every event."""
 SHOWN_MAX: Final = 8
 """Problems in the text of one error."""
 Pick = Callable[[SagaStep], str | None]
@@ -117,6 +119,8 @@ def problems(definition: SagaDefinition, given: Mapping[str, JsonValue] | None =
         else:
             found += _of_pivot(laid_out)
             found += [one for step in laid_out.steps for one in _of_references(laid_out, step, given)]
+    if not found and (count := sum(map(_count, definition.steps))) > REFERENCES_MAX:
+        found.append(_problem("too_large", None, f"{count} references; the bound is {REFERENCES_MAX}"))
     if len(to_json(definition)) > SagaDefinition.size_max:
         found.append(_problem("too_large", None, f"more than {SagaDefinition.size_max} bytes of JSON"))
     return tuple(found[:PROBLEMS_MAX])
@@ -245,6 +249,11 @@ def _of_references(laid_out: Plan, one: Planned, given: Mapping[str, JsonValue] 
     undo: SagaCompensation | None = one.step.compensate
     if undo is not None:
         yield from _references(laid_out, one.step.name, undo.params, forth | {one.step.name}, given, may_own=True)
+
+
+def _count(step: SagaStep) -> int:
+    undo = {} if step.compensate is None else step.compensate.params
+    return sum(1 for params in (step.params, undo) for _ in references(params))
 
 
 def _references(
