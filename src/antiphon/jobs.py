@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from pydantic import BaseModel, JsonValue, ValidationError
-from pydantic_core import to_jsonable_python
 
 from antiphon.bus.bus import Bus
-from antiphon.bus.codec import first_reason
+from antiphon.bus.codec import as_object, first_reason
 from antiphon.decide.job import job_id
 from antiphon.errors import (
     AntiphonError,
@@ -312,7 +311,7 @@ def _asked(action: str, params: Params, how: Mapping[str, Any], *, wait_ms: int 
     for name in ("stop_after", "limit"):
         if plan.get(name) is not None:
             plan[name] = str(plan[name])
-    given: Any = {} if params is None else to_jsonable_python(params, by_alias=True)
+    given = {} if params is None else as_object(params, "params")
     return _made(ActionRun, action=action, params=given, plan=plan, wait_ms=wait_ms, **words)
 
 

@@ -20,11 +20,10 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, TypeVar, Unpack
 
 from pydantic import BaseModel, JsonValue, ValidationError
-from pydantic_core import to_jsonable_python
 
 from antiphon.bus.bus import Bus
-from antiphon.bus.codec import first_reason
-from antiphon.errors import Malformed, NotConnected, OutOfBudget, SagaUndone
+from antiphon.bus.codec import as_object, first_reason
+from antiphon.errors import Malformed, NotConnected, OutOfBudget, SagaUndone, Stopping
 from antiphon.messages.base import Message
 from antiphon.messages.saga import SagaDefinition
 from antiphon.messages.saga_desk import (
@@ -217,6 +216,7 @@ class RunsSagas:
                 return when it has ended or is parked.
 
         Raises:
+            Malformed: the input is no JSON.
             InvalidSaga: it makes no sense, by itself, with this input, or with the nodes that are there.
             NotAllowed: the policy does not let the caller run one of its actions.
             AlreadySubmitted: another saga, input or caller has this id.
@@ -224,13 +224,13 @@ class RunsSagas:
         """
         whole = saga if isinstance(saga, Saga) else Saga.of(saga)
         name = how["id"] = how.get("id") or self.bus.draw()
-        ask = whole.submission(to_jsonable_python(input, by_alias=True), **how)
+        ask = whole.submission(None if input is None else as_object(input, "input"), **how)
         run = SagaRun(self.bus, name, behalf=behalf)
         ask = ask.model_copy(update={"behalf": behalf})
         budget_ms = WAIT_MS if ask.wait else BUDGET_MS
         try:
             run.heard(await self.bus.ask(ask, budget_ms=budget_ms))
-        except (OutOfBudget, NotConnected):  # it may have begun: the same id again is the same saga
+        except (OutOfBudget, NotConnected, Stopping):  # it may have begun: the same id again is the same saga
             run.heard(await patiently(self.bus, ask, budget_ms))
         if ask.wait and not (run.is_over or run.is_parked):
             await run.settled()
@@ -262,7 +262,7 @@ class RunsSagas:
     async def validate(self, saga: Saga | SagaDefinition, input: Input = None) -> SagaVerdict:  # noqa: A002 - as above
         """Return what is wrong with a saga, with the nodes that are there, without beginning it."""
         definition = saga.unchecked if isinstance(saga, Saga) else saga
-        given = None if input is None else to_jsonable_python(input, by_alias=True)
+        given = None if input is None else as_object(input, "input")
         return await self.bus.ask(made(SagaValidate, definition=definition, input=given))
 
 

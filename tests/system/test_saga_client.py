@@ -126,6 +126,14 @@ async def test_results_come_by_step_and_refer_to_earlier_ones(fleet: Fleet) -> N
     assert [one.event for one in view.history] == ["started", *["commanded", "succeeded"] * 3, "ended"]
 
 
+@pytest.mark.parametrize("given", [{"user": object()}, {"user": b"\xff"}, ["user"], "user", 5])
+async def test_what_is_no_json_is_refused_before_anybody_is_asked(fleet: Fleet, given: Any) -> None:
+    client = await fleet.client("web")
+    for asking in (client.submit(checkout(), given), client.validate(checkout(), given), client.run("charge", given)):
+        with pytest.raises(Malformed):
+            await asking
+
+
 async def test_without_an_id_one_is_drawn_here(fleet: Fleet) -> None:
     shop, web = await opened(fleet)
     one, two = await web.submit(checkout(), ANN, wait=True), await web.submit(checkout(), ANN, wait=True)

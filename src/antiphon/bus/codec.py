@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
+from pydantic_core import to_jsonable_python
 
 from antiphon.bus.protocol import NO_RESPONDERS, STATUS, Headers
 from antiphon.errors import AntiphonError, Malformed, NoResponders, Oversize, from_wire
@@ -44,6 +45,17 @@ def first_reason(error: ValidationError) -> str:
     more = error.error_count() - 1
     text = f"{where}: {first['msg']}" if where else first["msg"]
     return text[:200] + (f" (and {more} more)" if more else "")
+
+
+def as_object(given: object, what: str) -> dict[str, Any]:
+    """Return a mapping or a model as it travels; raises `Malformed` for anything else, and for what is no JSON."""
+    try:
+        found = to_jsonable_python(given, by_alias=True)
+    except ValueError as error:  # pydantic's own error is one
+        raise Malformed(f"{what}: {str(error)[:200]}") from None
+    if not isinstance(found, dict):
+        raise Malformed(f"{what}: a mapping or a model is wanted")
+    return cast("dict[str, Any]", found)
 
 
 def is_whole_number(text: str) -> bool:
