@@ -18,8 +18,10 @@ outcomes after it, so that it never sees a link without the outcome that the lin
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from antiphon.decide.saga_log import Entry, Link, Ticket, Way
 from antiphon.decide.saga_plan import Plan, plan
@@ -64,8 +66,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(msgspec.Struct, frozen=True, gc=False):
     """Write a link of the chain if the chain's last sequence is still `expected`.
 
     Attributes:
@@ -86,8 +87,7 @@ class Append:
         return found | ({"node": self.node} if self.node else {})
 
 
-@dataclass(frozen=True, slots=True)
-class Void:
+class Void(msgspec.Struct, frozen=True, gc=False):
     """Write that an outcome is unknown, if there is none yet."""
 
     event: StepVoided

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
+import msgspec
 from pydantic import JsonValue
 
 from antiphon.messages.saga import bounded_params
@@ -34,8 +34,7 @@ class Unresolved(ValueError):
     """A reference points at something that is not there, or the filled-in params are out of bounds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(msgspec.Struct, frozen=True, gc=False):
     """One reference; `step` is empty unless the root is a step's result."""
 
     root: str
@@ -44,13 +43,12 @@ class Reference:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(msgspec.Struct, frozen=True, gc=False):
     """What references may point at; a step that is not in `results` has no result, and reads as null."""
 
     saga: str
-    input: Params = field(default_factory=dict[str, JsonValue])
-    results: Params = field(default_factory=dict[str, JsonValue])
+    input: Params = msgspec.field(default_factory=dict[str, JsonValue])
+    results: Params = msgspec.field(default_factory=dict[str, JsonValue])
     own: JsonValue = None
     """`{{result}}` of a compensation: what the step itself returned."""
 

@@ -9,10 +9,11 @@ its rounds, `Standing` is all legs and what they mean together.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, Generic, TypeAlias, TypeVar
 
+import msgspec
+from msgspec.structs import replace
 from pydantic import JsonValue
 
 from antiphon.decide.saga_log import Ticket, Way
@@ -51,8 +52,7 @@ class Fate(StrEnum):
     """An operator let it be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(msgspec.Struct, frozen=True, gc=False):
     """A command that was stored."""
 
     ticket: Ticket
@@ -66,8 +66,7 @@ class Command:
         return self.at_ms + self.said.timeout_ms + grace_ms
 
 
-@dataclass(frozen=True, slots=True)
-class Stored(Generic[E]):
+class Stored(msgspec.Struct, Generic[E], frozen=True, gc=False):
     """What was said, and where and when it was stored."""
 
     seq: int
@@ -75,8 +74,7 @@ class Stored(Generic[E]):
     said: E
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(msgspec.Struct, frozen=True, gc=False):
     """An operator's order that was stored."""
 
     nonce: str
@@ -85,8 +83,7 @@ class Order:
     said: SagaOrdered
 
 
-@dataclass(frozen=True, slots=True)
-class Saga:
+class Saga(msgspec.Struct, frozen=True, gc=False):
     """What was stored of one saga.
 
     Attributes:
@@ -110,13 +107,13 @@ class Saga:
     start: SagaStarted | None = None
     plan: Plan | None = None
     started_ms: int = 0
-    commands: Mapping[Ticket, Command] = field(default_factory=dict[Ticket, Command])
-    outcomes: Mapping[tuple[Ticket, str], Stored[Outcome]] = field(
+    commands: Mapping[Ticket, Command] = msgspec.field(default_factory=dict[Ticket, Command])
+    outcomes: Mapping[tuple[Ticket, str], Stored[Outcome]] = msgspec.field(
         default_factory=dict[tuple[Ticket, str], Stored[Outcome]]
     )
     orders: tuple[Order, ...] = ()
-    parks: Mapping[Ticket, Stored[SagaParked]] = field(default_factory=dict[Ticket, Stored[SagaParked]])
-    resumes: Mapping[Ticket, Stored[SagaResumed]] = field(default_factory=dict[Ticket, Stored[SagaResumed]])
+    parks: Mapping[Ticket, Stored[SagaParked]] = msgspec.field(default_factory=dict[Ticket, Stored[SagaParked]])
+    resumes: Mapping[Ticket, Stored[SagaResumed]] = msgspec.field(default_factory=dict[Ticket, Stored[SagaResumed]])
     end: SagaEnded | None = None
     ended_ms: int = 0
     last: int = 0
@@ -151,8 +148,7 @@ class Saga:
         return order is not None and order.said.order == "pause"
 
 
-@dataclass(frozen=True, slots=True)
-class Leg:
+class Leg(msgspec.Struct, frozen=True, gc=False):
     """One way of one step, over all its rounds.
 
     Attributes:
@@ -196,8 +192,7 @@ class Leg:
         return self.fate in (Fate.FAILED, Fate.UNKNOWN)
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True, gc=False):
     """How all steps stand.
 
     Attributes:
