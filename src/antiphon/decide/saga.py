@@ -23,8 +23,9 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from antiphon.decide.saga_known import known
 from antiphon.decide.saga_log import Entry, Link, Ticket, Way
-from antiphon.decide.saga_plan import Plan, plan
+from antiphon.decide.saga_plan import Plan
 from antiphon.decide.saga_refs import Unresolved, resolve
 from antiphon.decide.saga_retry import Dice, dice_of, wait_ms
 from antiphon.decide.saga_state import (
@@ -382,7 +383,7 @@ def _said_of(saga: Saga, entry: Entry, ticket: Ticket) -> dict[str, Any]:
 
 def _begun(saga: Saga, start: SagaStarted, at_ms: int) -> dict[str, Any]:
     try:
-        laid_out = plan(start.definition)
+        laid_out = known(start.definition).plan
     except InvalidSaga:  # it was checked before it was stored, by rules that this version does not know
         laid_out = None
     is_foreign = saga.is_foreign or laid_out is None or any(step.node is None for step in start.definition.steps)

@@ -144,6 +144,8 @@ def settled(definition: SagaDefinition, pick: Pick) -> SagaDefinition:
     A node is picked once, when the saga is submitted, and stands in its start: the same history then means the same
     for every coordinator, whatever nodes there are by then.
     """
+    if all(step.node is not None for step in definition.steps):
+        return definition
     return definition.model_copy(update={"steps": tuple(_with_node(step, pick) for step in definition.steps)})
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 import msgspec
@@ -22,6 +23,8 @@ from antiphon.subjects import TOKEN
 MARK: Final = re.compile(r"\\\{\{|\{\{(?P<inside>[^{}]{0,200})\}\}|\{\{")
 PATH: Final = re.compile(r"(\.[A-Za-z0-9_-]+)*")
 ROOT: Final = re.compile(rf"(?P<root>input|result|saga\.id|steps\.(?P<step>{TOKEN.pattern})\.result)(?P<path>.*)")
+
+REMEMBERED_CHARS_MAX: Final = 256
 
 Params: TypeAlias = Mapping[str, JsonValue]
 
@@ -66,13 +69,17 @@ def references(value: JsonValue | Params) -> Iterator[Reference]:
 
 
 def parse(text: str) -> tuple[str | Reference, ...]:
-    """Return a text as its plain parts and its references, in order.
+    """Return a text as its plain parts and its references, in order; short ones are remembered.
 
     Raises `BadReference` for `{{` that begins no reference.
 
     >>> parse("for {{input.user}}")
     ('for ', Reference(root='input', step='', path=('user',), text='input.user'))
     """
+    return _remembered(text) if len(text) <= REMEMBERED_CHARS_MAX else _parsed(text)
+
+
+def _parsed(text: str) -> tuple[str | Reference, ...]:
     parts: list[str | Reference] = []
     at = 0
     for match in MARK.finditer(text):
@@ -86,6 +93,9 @@ def parse(text: str) -> tuple[str | Reference, ...]:
         else:
             parts.append(_reference(match["inside"].strip()))
     return (*parts, text[at:]) if at < len(text) else tuple(parts)
+
+
+_remembered: Final = lru_cache(maxsize=4_096)(_parsed)
 
 
 def resolve(params: Params, scope: Scope) -> dict[str, JsonValue]:
