@@ -22,6 +22,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec.structs import replace
+from pydantic import JsonValue
 
 from antiphon.decide.saga_known import known
 from antiphon.decide.saga_log import Entry, Link, Ticket, Way
@@ -290,7 +291,7 @@ class _Turn:
             yield Append(event, self.saga.last, leg.ticket)
         elif self.now_ms >= at_ms:
             ticket = leg.ticket if leg.is_ordered else leg.ticket.next()
-            yield self._do(number, ticket) if ticket.way is Way.FORTH else self._undo(number, ticket)
+            yield self._do(number, ticket) if ticket.way == Way.FORTH else self._undo(number, ticket)
 
     def _round_ms(self, number: int, leg: Leg) -> int | None:
         """Return when the next round of a leg is due, None where there is none without an operator."""
@@ -306,7 +307,7 @@ class _Turn:
     def _retry(self, number: int, ticket: Ticket) -> SagaRetry:
         step = self.plan.step(number)
         undo = step.compensate
-        return step.retry if ticket.way is Way.FORTH or undo is None else undo.retry
+        return step.retry if ticket.way == Way.FORTH or undo is None else undo.retry
 
     def _do(self, number: int, ticket: Ticket) -> Append:
         step, leg = self.plan.step(number), self.stand.forth[number]
@@ -314,8 +315,8 @@ class _Turn:
         if self.cause is None and not self.stand.is_committed:  # it ends with the saga, but has time enough to work
             timeout_ms = min(timeout_ms, max(TIMEOUT_MS_MIN, self.saga.deadline_ms - self.now_ms))
         params = leg.params if leg.params is not None or leg.last is None else leg.last.said.params
-        event = self._command(number, ticket).model_copy(
-            update={"params": dict(params or {}), "timeout_ms": timeout_ms}
+        event = self._command(
+            number, ticket, action=step.action, params=dict(params or {}), timeout_ms=timeout_ms, retry=step.retry
         )
         return Append(event, self.saga.last, ticket, step.node or "")
 
@@ -327,24 +328,37 @@ class _Turn:
         try:
             params = resolve(undo.params, scope(self.saga, self.plan, number, self.stand.forth))
         except Unresolved as error:
-            event = SagaParked(step=step.name, code=UNRESOLVED, text=str(error)[:200])
-            return Append(event, self.saga.last, ticket)
+            parked = SagaParked(step=step.name, code=UNRESOLVED, text=str(error)[:200])
+            return Append(parked, self.saga.last, ticket)
         what = StepDone(params=done.last.said.params, result=done.result, is_known=done.fate is Fate.SUCCEEDED)
-        update = {"action": undo.action, "params": params, "timeout_ms": undo.timeout_ms, "retry": undo.retry}
-        command = self._command(number, ticket).model_copy(update={**update, "undo": what})
-        return Append(command, self.saga.last, ticket, done.last.node)
+        event = self._command(
+            number, ticket, action=undo.action, params=params, timeout_ms=undo.timeout_ms, retry=undo.retry, undo=what
+        )
+        return Append(event, self.saga.last, ticket, done.last.node)
 
-    def _command(self, number: int, ticket: Ticket) -> StepCommanded:
-        step, start = self.plan.step(number), self.saga.start
+    def _command(
+        self,
+        number: int,
+        ticket: Ticket,
+        *,
+        action: str,
+        params: dict[str, JsonValue],
+        timeout_ms: int,
+        retry: SagaRetry,
+        undo: StepDone | None = None,
+    ) -> StepCommanded:
+        start = self.saga.start
         assert start is not None
         return StepCommanded(
-            step=step.name,
-            action=step.action,
+            step=self.plan.step(number).name,
+            action=action,
+            params=params,
             key=ticket.key(self.saga.id),
-            timeout_ms=step.timeout_ms,
-            retry=step.retry,
+            timeout_ms=timeout_ms,
+            retry=retry,
             saga=start.definition.name,
             caller=start.caller,
+            undo=undo,
         )
 
     def _end(self, state: Ended) -> Append:

@@ -19,6 +19,7 @@ from pydantic import JsonValue
 from antiphon.decide.saga_log import Ticket, Way
 from antiphon.decide.saga_plan import Plan, Planned
 from antiphon.decide.saga_refs import Scope, Unresolved, resolve
+from antiphon.messages.saga import STEPS_MAX
 from antiphon.messages.saga_history import (
     SagaCause,
     SagaEnded,
@@ -184,12 +185,19 @@ class Leg(msgspec.Struct, frozen=True, gc=False):
     @property
     def is_done(self) -> bool:
         """Whether what comes after it may go on."""
-        return self.fate in (Fate.SUCCEEDED, Fate.SKIPPED)
+        return self.fate in DONE
 
     @property
     def is_open(self) -> bool:
         """Whether it ended without being done."""
-        return self.fate in (Fate.FAILED, Fate.UNKNOWN)
+        return self.fate in OPEN
+
+
+DONE: Final = (Fate.SUCCEEDED, Fate.SKIPPED)
+OPEN: Final = (Fate.FAILED, Fate.UNKNOWN)
+FORTH: Final = tuple(Leg(Ticket(number, Way.FORTH)) for number in range(STEPS_MAX + 1))
+"""The leg of doing each step before anything is said of it, by number."""
+BACK: Final = tuple(Leg(Ticket(number, Way.BACK)) for number in range(STEPS_MAX + 1))
 
 
 class Standing(msgspec.Struct, frozen=True, gc=False):
@@ -244,15 +252,25 @@ def _standing(saga: Saga, plan: Plan) -> Standing:
     forth: dict[int, Leg] = {}
     for number in plan.order:
         one = plan.steps[number - 1]
-        leg = _leg(saga, Ticket(number, Way.FORTH), is_pivot=number == plan.pivot)
-        if leg.fate is Fate.WAITING and all(is_passed(forth[at], plan.steps[at - 1]) for at in one.after):
+        leg = _leg(saga, FORTH[number], is_pivot=number == plan.pivot)
+        if leg.fate is Fate.WAITING and _is_ready(one, plan, forth):
             ready_ms = max((forth[at].ended_ms for at in one.after), default=saga.begins_ms)
             leg = _turn(replace(leg, ended_ms=ready_ms), one.step.params, scope(saga, plan, number, forth))
         forth[number] = leg
-    back = {one.number: _leg(saga, Ticket(one.number, Way.BACK)) for one in plan.steps if one.step.compensate}
+    if not plan.is_listed_in_order:
+        forth = dict(sorted(forth.items()))
+    is_undoing = any(ticket.way == Way.BACK for ticket in (*saga.commands, *saga.parks))
+    back = {number: _leg(saga, BACK[number]) if is_undoing else BACK[number] for number in plan.undoable}
     is_committed = plan.pivot > 0 and forth[plan.pivot].is_done
-    is_undoing = any(ticket.way is Way.BACK for ticket in (*saga.commands, *saga.parks))
-    return Standing(dict(sorted(forth.items())), back, is_committed, is_undoing)
+    return Standing(forth, back, is_committed, is_undoing)
+
+
+def _is_ready(one: Planned, plan: Plan, forth: Mapping[int, Leg]) -> bool:
+    """Whether all that a step waits for has been passed; a loop, for this is asked most of all."""
+    for at in one.after:  # noqa: SIM110 - see above
+        if not is_passed(forth[at], plan.steps[at - 1]):
+            return False
+    return True
 
 
 def scope(saga: Saga, plan: Plan, number: int, forth: Mapping[int, Leg]) -> Scope:
@@ -304,10 +322,9 @@ def _turn(leg: Leg, params: Mapping[str, JsonValue], scope: Scope) -> Leg:
         return replace(leg, fate=Fate.FAILED, code=UNRESOLVED, text=str(error)[:200], is_hopeless=True)
 
 
-def _leg(saga: Saga, ticket: Ticket, *, is_pivot: bool = False) -> Leg:
-    """Return one way of one step, as all its rounds leave it."""
-    leg = Leg(ticket)
-    is_in_doubt = False
+def _leg(saga: Saga, leg: Leg, *, is_pivot: bool = False) -> Leg:
+    """Return one way of one step, of which nothing was said, as all its rounds leave it."""
+    ticket, is_in_doubt = leg.ticket, False
     while ticket in saga.commands or ticket in saga.parks or ticket in saga.resumes:
         # a round that runs, with another after it, has an outcome that was not read: the next one was commanded on it
         is_in_doubt = is_in_doubt or leg.fate in (Fate.UNKNOWN, Fate.RUNNING)
