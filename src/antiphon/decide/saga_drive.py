@@ -119,7 +119,7 @@ class Handling:
         if is_again:
             return
         if isinstance(entry.event, SagaStarted):  # its first delivery: there was nothing before it
-            self._saga = fold(cached or Saga(entry.saga), entry)
+            self._saga = cached if cached is not None and cached.start is entry.event else fold(Saga(entry.saga), entry)
         elif isinstance(entry.event, StepOutcome | StepVoided) and cached is not None:
             self._saga = fold(cached, entry)
 
