@@ -83,6 +83,8 @@ class Recorder(Actor):
             "rows": recording.rows,
             "dead": recording.dead,
             "gaps": recording.gaps,
+            "snapshots": recording.upkeep.snapshots,
+            "snapshots_ms": recording.upkeep.snapshots_ms,
         }
         try:
             await self.bus.publish(RecorderReported.model_validate(fields))

@@ -54,7 +54,7 @@ def due(state: UpkeepState, now_ms: int, bounds: UpkeepBounds) -> Job | None:
     since_ms = state.open_since_ms
     if state.open_rows >= bounds.seal_rows or (since_ms is not None and now_ms - since_ms >= bounds.seal_ms):
         return "seal"
-    pause_ms = max(bounds.snapshot_ms, state.snapshot_took_ms * (bounds.snapshot_duty - 1))
+    pause_ms = max(bounds.snapshot_ms, state.snapshot_took_ms * bounds.snapshot_duty)  # from its beginning
     if state.is_behind:
         pause_ms = max(pause_ms, bounds.behind_ms)
     if state.is_changed and now_ms - state.snapshot_ms >= pause_ms:

@@ -20,6 +20,8 @@ class Upkeep:
         self.store = store
         self.bounds = bounds or UpkeepBounds()
         self.state = UpkeepState()
+        self.snapshots = 0
+        self.snapshots_ms = 0
         self._is_swept = False
         self._seen = -1
 
@@ -38,6 +40,8 @@ class Upkeep:
         took_ms = (time.monotonic_ns() - began) // 1_000_000
         if job == "snapshot":
             self.state.snapshot_took_ms = took_ms
+            self.snapshots += 1
+            self.snapshots_ms += took_ms
         elif count:
             log.info("record.upkeep", job=job, count=count, took_ms=took_ms)
 
