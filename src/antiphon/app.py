@@ -341,12 +341,17 @@ async def up(settings: Settings, *, data: Path | None = None, started: asyncio.E
     Raises `AlreadyRunning` when the data directory is served, and `ServerFailed` when the server ends by itself.
     """
     async with embedded(data or default_data_dir(), settings) as (server, role):
-        if settings.record:
-            await role.supervisor.start("recorder", lambda: recorder_beside(server))
+        await begin_record(role, server)
         log.info("antiphon.up", url=server.url, data=str(server.data), server=server.note.version)
         if started is not None:
             started.set()
         await _until_told(role, server)
+
+
+async def begin_record(role: MasterRole, server: EmbeddedServer) -> None:
+    """Have a recorder beside a master from now on, unless a setting says otherwise."""
+    if role.settings.record:
+        await role.supervisor.start("recorder", lambda: recorder_beside(server))
 
 
 def recorder_beside(server: EmbeddedServer) -> Companion:

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from antiphon.app import embedded
+from antiphon.app import MasterRole, begin_record, embedded
+from antiphon.bus.server import EmbeddedServer
 from antiphon.cli import say
 from antiphon.cli.demo import screen
 from antiphon.cli.demo.fleet import Fleet
@@ -40,7 +41,7 @@ class Stage:
             self.timing.mark("master")
             serving = asyncio.ensure_future(role.run())
             try:
-                playing = asyncio.ensure_future(self._play(server.url, questions, once=once, is_json=is_json))
+                playing = asyncio.ensure_future(self._play(server, role, questions, once=once, is_json=is_json))
                 waiting = asyncio.ensure_future(self.told.wait())
                 await asyncio.wait({playing, waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
                 for one in (playing, serving):
@@ -53,7 +54,9 @@ class Stage:
                 role.supervisor.stop()
                 await serving
 
-    async def _play(self, url: str, questions: Sequence[str], *, once: bool, is_json: bool) -> None:
+    async def _play(
+        self, server: EmbeddedServer, role: MasterRole, questions: Sequence[str], *, once: bool, is_json: bool
+    ) -> None:
         await self._gather_nodes()
         if not is_json:
             say(screen.ready(self.fleet, self.timing))
@@ -71,8 +74,9 @@ class Stage:
         else:
             say(f"\nfirst answer {screen.seconds(self.timing.marks['first_answer'])} after the command")
         if not once:
+            await begin_record(role, server)  # not before: the first answer waits for nobody
             if not is_json:
-                screen.goodbye(self.option, url)
+                screen.goodbye(self.option, server.url)
             await self.told.wait()
 
     async def _gather_nodes(self) -> None:
