@@ -43,7 +43,7 @@ def test_a_digest_is_that_of_the_canonical_json_of_all_that_matters(seed: int, w
 
 
 def test_an_input_that_lacks_a_name_is_refused_each_time_it_does() -> None:
-    assert known(ONE.definition).inputs == {"at", "shop"}
+    assert known(ONE.definition).inputs == frozenset({"at", "shop"})
     good = SagaSubmit(definition=ONE.definition, input={"at": 1, "shop": {"id": 2}})
     bad = SagaSubmit(definition=ONE.definition, input={"at": 1})
     for _ in range(2):
@@ -63,7 +63,7 @@ def test_what_is_wrong_is_said_each_time() -> None:
 def test_what_is_remembered_is_bounded() -> None:
     for at in range(KNOWN_MAX + 50):
         known(Saga(f"s-{at}").step("a", "do", node="n").definition)
-    assert len(saga_known._known) == KNOWN_MAX
+    assert len(saga_known.remembered) == KNOWN_MAX
     large = Saga("large").step("a", "do", node="n", params={"text": "x" * KNOWN_BYTES_MAX}).definition
     assert known(large).plan.order == (1,)
-    assert all(len(raw) <= KNOWN_BYTES_MAX for raw in saga_known._known)
+    assert all(len(raw) <= KNOWN_BYTES_MAX for raw in saga_known.remembered)

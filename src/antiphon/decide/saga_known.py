@@ -55,7 +55,8 @@ class Known:
         return self.inputs is not None and self.inputs <= given.keys()
 
 
-_known: Final[OrderedDict[bytes, Known]] = OrderedDict()
+remembered: Final[OrderedDict[bytes, Known]] = OrderedDict()
+"""By the bytes of its JSON, the one that was asked for longest ago first."""
 _asked: list[Known] = []
 """The last answer: taking a saga in asks several times of the same definition."""
 
@@ -65,15 +66,15 @@ def known(definition: SagaDefinition) -> Known:
     if _asked and _asked[0].definition is definition:
         return _asked[0]
     raw = to_json(definition)
-    found = _known.get(raw)
+    found = remembered.get(raw)
     if found is None:
         found = Known(definition)
         if len(raw) <= KNOWN_BYTES_MAX:
-            _known[raw] = found
-            if len(_known) > KNOWN_MAX:
-                _known.popitem(last=False)
+            remembered[raw] = found
+            if len(remembered) > KNOWN_MAX:
+                remembered.popitem(last=False)
     else:
-        _known.move_to_end(raw)
+        remembered.move_to_end(raw)
     _asked[:] = [found]
     return found
 
