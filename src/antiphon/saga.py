@@ -196,10 +196,11 @@ def read(path: str | Path) -> SagaDefinition:
     if file.suffix not in readers:
         raise InvalidSaga(f"{file}: a saga is a .toml or a .json file")
     try:
-        content = readers[file.suffix](file.read_text(encoding="utf-8"))
+        return parse(readers[file.suffix](file.read_text(encoding="utf-8")), file.name)
     except (OSError, ValueError) as error:
         raise InvalidSaga(f"{file}: {error}") from None
-    return parse(content, file.name)
+    except RecursionError:
+        raise InvalidSaga(f"{file}: too deep to read") from None
 
 
 def _made(kind: type[M], said: Mapping[str, Any], name: str) -> M:

@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from antiphon.actors.door import DoorBounds
 from antiphon.actors.identity import IdentityBounds
 from antiphon.actors.order import JobBounds
-from antiphon.actors.saga_driver import SagaBounds
+from antiphon.actors.saga_bounds import SagaBounds
 from antiphon.bus.bounds import Bounds
 from antiphon.bus.codec import first_reason
 from antiphon.decide import balance, fuse
@@ -158,7 +158,7 @@ class Settings(BaseSettings):
     saga_bytes_max: int = Field(
         default=1024 * 1024 * 1024,
         ge=16 * 1024 * 1024,
-        description="of sagas' histories, and of their outcomes; where there is no room left no saga begins",
+        description="of sagas' histories, and of their outcomes; the last tenth is for sagas that run",
     )
     fsync: bool = Field(
         default=False, description="whether the embedded server has each write on the disk before it acknowledges it"

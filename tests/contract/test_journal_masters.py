@@ -37,6 +37,7 @@ async def test_of_a_subject_that_is_taken_the_first_message_stays(buses: Buses) 
 async def test_a_stream_that_refuses_when_full_keeps_what_it_has(buses: Buses) -> None:
     bus = await buses.open("master")
     journal, of = await opened(bus, own(replace(sagas_of(bus.prefix), bytes_max=20_000, message_bytes_max=8_000)))
+    assert await journal.fill_permille() == 0
     refused: list[Overloaded] = []
     taken = 0
     while not refused:
@@ -47,6 +48,7 @@ async def test_a_stream_that_refuses_when_full_keeps_what_it_has(buses: Buses) -
             refused.append(error)
     assert refused[0].retry_after_ms
     assert 1 <= taken <= 3
+    assert 300 * taken <= await journal.fill_permille() <= 1_000
     assert len(await journal.last(f"{of}.>")) == taken
     await journal.purge(f"{of}.0")
     assert await journal.append(f"{of}.again", b"x" * 6_000) is not None

@@ -249,10 +249,14 @@ def test_it_begins_later(here: Fabric) -> None:
         (("submit", "/nowhere.toml"), 2, "invalid_saga"),
         (("submit", "FILE", "--input", "user"), 2, "name=value"),
         (("submit", "FILE", "--at", "tomorrow"), 2, "--at"),
+        (("submit", "FILE", "--at", "0001-01-01"), 2, "--at"),
+        (("submit", "FILE", "--input", "user=ann", "--input", "cents=1", "--at", "2300-01-01"), 2, "start_at_ms"),
+        (("submit", "FILE", "--input", "user=ann", "--input", "cents=" + "[" * 100_000, *NOBODY), 7, "not_connected"),
         (("submit", "FILE", "--delay", "soon"), 2, "--delay"),
         (("submit", "FILE", "--input-file", "/nowhere.json"), 2, "--input-file"),
         (("submit", "FILE", *NOBODY), 7, "not_connected"),
         (("ls", "--state", "asleep"), 2, "usage"),
+        (("resolve", "order", "--result", '{"id": '), 2, "--result"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(

@@ -123,6 +123,64 @@ async def test_a_foreign_node_and_a_foreign_publisher(place: str) -> None:
         assert web.refused.empty()
 
 
+async def test_a_foreign_node_does_steps_and_a_foreign_publisher_submits_sagas(place: str) -> None:
+    async with Raw("wiki", place) as wiki, Raw("web", place) as web, Raw("mallory", place) as mallory:
+        asked: list[dict[str, object]] = []
+
+        async def run(order: Msg) -> None:
+            job = json.loads(order.data)
+            assert (job["caller"], job["params"]) == ("web", {"page": "hello"})
+            end = {"state": "succeeded", "result": {"revision": 1}}
+            await order.respond(json.dumps({"job": job["job"], "end": end}).encode())
+
+        async def step(order: Msg) -> None:
+            """The first step is told later, as one that takes long; what undoes it at once; the second one fails."""
+            asked.append(said := json.loads(order.data))
+            if said["ticket"] != "1f":
+                how = {"outcome": "succeeded"} if said["ticket"] == "1b" else {"outcome": "failed", "code": "declined"}
+                await order.respond(json.dumps({"end": how | {"retryable": False}}).encode())
+                return
+            await order.respond(b"{}")
+            told = {"saga": said["saga"], "ticket": "1f", "instance": "w1"}
+            forged = await mallory.request("antiphon.v1.saga.outcome.mallory", **told, end={"outcome": "failed"})
+            assert (forged.headers or {})["Nats-Service-Error-Code"] == "wrong_state", "it is not mallory's to tell"
+            end = {"outcome": "succeeded", "result": {"revision": 2}}
+            assert (await wiki.request("antiphon.v1.saga.outcome.wiki", **told, end=end)).data == b"{}"
+
+        await wiki.client.subscribe("antiphon.v1.node.wiki.w1.run", cb=run)
+        await wiki.client.subscribe("antiphon.v1.node.wiki.w1.step", cb=step)
+        publish = {"name": "publish", "effect": "write", "params": {"type": "object"}}
+        actions = [publish, {"name": "revert", "effect": "write"}]
+        await wiki.request("antiphon.v1.registry.join.w1.wiki", instance="w1", actions=actions)
+        await wiki.client.publish("antiphon.v1.beat.node.w1.wiki", b'{"load": {"in_flight": 0, "latency_us": 0}}')
+
+        done = await web.request(
+            "antiphon.v1.action.run.web", action="publish", params={"page": "hello"}, everywhere=True, wait_ms=3_000
+        )
+        assert done.data, done.headers
+        assert json.loads(done.data)["lines"][0]["result"] == {"revision": 1}
+
+        steps = [
+            {"name": "put", "node": "wiki", "action": "publish", "compensate": {"action": "revert"}},
+            {"name": "tell", "node": "wiki", "action": "publish", "params": {"at": "{{steps.put.result.revision}}"}},
+        ]
+        reply = await web.request(
+            "antiphon.v1.saga.submit.web", id="page-1", definition={"name": "page", "steps": steps}, wait=True
+        )
+        view = json.loads(reply.data)
+        assert (view["state"], view["cause"]["step"]) == ("compensated", "tell")
+        assert [(one["key"], one["params"]) for one in asked] == [
+            ("page-1/1f", {}),
+            ("page-1/2f", {"at": 2}),
+            ("page-1/1b", {}),
+        ]
+        assert asked[2]["undo"] == {"params": {}, "result": {"revision": 2}, "is_known": True}
+        await mallory.client.publish("antiphon.v1.saga.submit.mallory", b"{}")
+        assert "permissions violation" in (await mallory.next_refusal()).lower(), "no node begins a saga"
+        assert wiki.refused.empty()
+        assert web.refused.empty()
+
+
 async def test_our_own_node_and_client_need_no_more_than_their_grants(place: str) -> None:
     node = Node("docs")
 

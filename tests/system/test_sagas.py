@@ -9,6 +9,8 @@ import pytest
 from pydantic import BaseModel
 
 from antiphon import ActionContext, Saga
+from antiphon.actors.sagas import Sagas
+from antiphon.bus.codec import encode
 from antiphon.errors import (
     AlreadySubmitted,
     Declined,
@@ -151,6 +153,41 @@ async def test_the_same_id_is_the_same_saga_and_another_ones_is_refused(fleet: F
     assert [(one.id, one.done, one.total) for one in mine.sagas] == [("order-7", 3, 3)]
 
 
+async def test_those_who_wait_leave_room_for_others(fleet: Fleet) -> None:
+    ledger = Ledger()
+    ledger.gates["charge"] = asyncio.Event()
+    role = await fleet.master()
+    [sagas] = [one for one in role.supervisor.children if isinstance(one, Sagas)]
+    await shop(fleet, ledger)
+    web, other = await fleet.bus("web"), await fleet.bus("other")
+    await web.ask(SagaSubmit(id="slow", definition=checkout().definition, input={"user": "ann"}))
+    waiting = [
+        asyncio.ensure_future(web.ask(SagaGet(id="slow", wait=True), budget_ms=60_000))
+        for _ in range(sagas.limits.caller_waits_max)
+    ]
+    await until(lambda: len(sagas.conversations) == len(waiting))
+    async with asyncio.timeout(10):  # one too many is answered at once
+        assert (await web.ask(SagaGet(id="slow", wait=True), budget_ms=60_000)).state is SagaState.RUNNING
+    begin = SagaSubmit(id="quick", definition=checkout().definition, input={"user": "ann"}, wait=True)
+    quick = asyncio.ensure_future(other.ask(begin))
+    await until(lambda: len(sagas.conversations) == len(waiting) + 1)
+    ledger.gates["charge"].set()
+    assert {view.state for view in (*await asyncio.gather(*waiting), await quick)} == {SagaState.COMPLETED}
+
+
+async def test_a_page_holds_as_many_as_one_message_does(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    await fleet.master()
+    await shop(fleet, Ledger())
+    for name in ("one", "three", "two"):
+        await submit(fleet, checkout(), name)
+    client = await fleet.client("web")
+    whole = await client.sagas()
+    monkeypatch.setattr("antiphon.actors.sagas.LISTED_BYTES_MAX", len(encode(whole[0])) + len(encode(whole[1])) + 2)
+    page = await (await fleet.bus("web")).ask(SagaList())
+    assert ([one.id for one in page.sagas], page.next) == (["one", "three"], "three")
+    assert await client.sagas() == whole
+
+
 async def test_what_cannot_be_carried_out_or_may_not_is_refused_before_anything_happens(fleet: Fleet) -> None:
     ledger = Ledger()
     await fleet.master()
@@ -169,6 +206,9 @@ async def test_what_cannot_be_carried_out_or_may_not_is_refused_before_anything_
     bus = await fleet.bus("web")
     verdict = await bus.ask(SagaValidate(definition=checkout().definition))
     assert [(one.code, one.step) for one in verdict.problems] == [("not_allowed", "charge")]
+    braces = Saga("x").step("verify", node="users", params={"user": "{{ nobody"}).unchecked
+    verdict = await bus.ask(SagaValidate(definition=braces))
+    assert [(one.code, one.step) for one in verdict.problems] == [("reference", "verify")]
     assert ledger.done == []
     with pytest.raises(UnknownSaga):
         await bus.ask(SagaOrder(id="order-8", order="cancel"))

@@ -10,8 +10,12 @@ import pytest
 from pydantic import BaseModel
 
 from antiphon import ActionContext, Saga
+from antiphon.actors.saga_book import SagaBook
+from antiphon.errors import InvalidSaga, Overloaded
+from antiphon.messages.saga import SagaRetry
 from antiphon.messages.saga_desk import SagaGet, SagaList, SagaOrder, SagaState, SagaSubmit, SagaView
 from antiphon.testing import TestFleet, virtual_run
+from fabrics import until
 
 
 class Charge(BaseModel):
@@ -66,6 +70,28 @@ async def once_at_most(fleet: TestFleet, ledger: Ledger) -> None:
     assert view.cause is not None
     assert view.cause.reason == "step_unknown"
     assert ledger.keys == ["order/1f", "order/1b"], "it was begun once, though its node came back in time"
+
+
+async def once_at_most_past_the_pivot(fleet: TestFleet, ledger: Ledger) -> None:
+    await fleet.master()
+    actions = ledger.actions("send", at_most_once=True) | ledger.actions("charge")
+    await fleet.node("bank", actions=actions)
+    params = {"user": "ann"}
+
+    def sending(**how: Any) -> Saga:
+        pivot = Saga("once").step("charge", node="bank", params=params, pivot=True)
+        return pivot.step("send", node="bank", params=params, timeout_ms=8_000, **how)
+
+    with pytest.raises(InvalidSaga, match="rounds_max"):
+        await submit(fleet, sending(), "refused")
+    ledger.gates["send"] = asyncio.Event()
+    running = asyncio.ensure_future(submit(fleet, sending(retry=SagaRetry(rounds_max=1)), "order"))
+    await ledger.inside.wait()
+    ledger.gates.clear()
+    await fleet.crash("bank")
+    await fleet.restart("bank")
+    assert (await running).state is SagaState.PARKED, "a person finds out whether it was done"
+    assert ledger.keys == ["order/1f", "order/2f"]
 
 
 async def another_instance(fleet: TestFleet, ledger: Ledger) -> None:
@@ -126,6 +152,7 @@ async def everybody(fleet: TestFleet, ledger: Ledger) -> None:
 
 STORIES: dict[str, Story] = {
     "what may happen once at most is left unknown by a node that dies": once_at_most,
+    "past the pivot it is not begun again either": once_at_most_past_the_pivot,
     "a step goes on at another instance when its own dies": another_instance,
     "another master goes on where one has died": another_master,
     "all that ran it die and come back": everybody,
@@ -199,6 +226,88 @@ def test_sagas_are_spread_over_shards_and_found_again_whatever_dies() -> None:
                 for log in fleet.server.logs.values()
                 if log.subjects("*.v1.saga.*.k.start")
             ] == []
+
+    virtual_run(tell())
+
+
+def test_one_that_rests_is_looked_at_seldom_and_an_order_is_seen_to_at_once_whoever_dies() -> None:
+    async def tell() -> None:
+        ledger = Ledger()
+        async with TestFleet(seed=3) as fleet:
+            await fleet.master("master-1")
+            await fleet.node("bank", actions=ledger.actions("charge"))
+            bus = await fleet.bus("web")
+            saga = Saga("later").step("charge", node="bank", params={"user": "ann"})
+            await bus.ask(SagaSubmit(id="delayed", definition=saga.definition, delay_ms=5 * 3_600_000))
+            await bus.ask(SagaSubmit(id="paused", definition=saga.definition, delay_ms=60_000))
+            await bus.ask(SagaOrder(id="paused", order="pause"))
+            timers = fleet.server.logs[f"{fleet.settings.prefix}-timers"]
+            before = timers.sequence
+            await asyncio.sleep(3_600)
+            assert timers.sequence - before < 40, "two sagas, every ten minutes, set and fired"
+            # the master that has stored an order dies before it can do anything about it
+            orders = fleet.server.logs[f"{fleet.settings.prefix}-sagas"]
+            with fleet.faults.drop("master-1", subject="*.v1.saga.*.k.>"):
+                asked = asyncio.ensure_future(bus.ask(SagaOrder(id="paused", order="resume"), budget_ms=1_000))
+                await until(lambda: len(orders.subjects("*.v1.saga.paused.x.*")) == 2)
+                await fleet.crash("master-1")
+            await fleet.master("master-2")
+            await asyncio.gather(asked, return_exceptions=True)
+            await asyncio.sleep(30)
+            assert (await bus.ask(SagaGet(id="paused"))).state is SagaState.COMPLETED
+
+    virtual_run(tell())
+
+
+def test_where_there_is_no_room_no_saga_begins_and_those_that_run_end() -> None:
+    async def tell() -> None:
+        ledger = Ledger()
+        async with TestFleet(seed=3, saga_bytes_max=16 * 1024 * 1024) as fleet:
+            await fleet.master()
+            await fleet.node("bank", actions=ledger.actions("verify", "charge", "send"))
+            bus = await fleet.bus("web")
+            ledger.gates["charge"] = asyncio.Event()
+            saga = Saga("slow")
+            for name in ("verify", "charge", "send"):
+                saga = saga.step(name, node="bank", params={"user": "ann"}, timeout_ms=3_600_000)
+            held = SagaSubmit(id="held", definition=saga.definition)
+            await bus.ask(held)
+            await ledger.inside.wait()
+            quick = Saga("quick").step("verify", node="bank", params={"user": "ann"}).definition
+
+            async def fill(size: int) -> None:
+                for at in range(1_000):
+                    await bus.ask(SagaSubmit(id=f"s{size}-{at}", definition=quick, input={"text": "x" * size}))
+                    await asyncio.sleep(0.1)
+
+            for size in (30_000, 3_000, 0):  # until not even the smallest is taken
+                with pytest.raises(Overloaded):
+                    await fill(size)
+            assert (await bus.ask(held)).state is SagaState.RUNNING, "the same again is no new one"
+            ledger.gates["charge"].set()
+            await asyncio.sleep(30)
+            assert (await bus.ask(SagaGet(id="held"))).state is SagaState.COMPLETED
+
+    virtual_run(tell())
+
+
+def test_a_timer_that_has_fired_is_set_again_whoever_gets_it() -> None:
+    async def tell() -> None:
+        ledger = Ledger()
+        async with TestFleet(seed=3) as fleet:
+            await fleet.master("master-1")
+            await fleet.node("bank", actions=ledger.actions("charge"))
+            ledger.gates["charge"] = asyncio.Event()
+            saga = Saga("slow").step("charge", node="bank", params={"user": "ann"})
+            await (await fleet.bus("web")).ask(SagaSubmit(id="order", definition=saga.definition))
+            await ledger.inside.wait()
+            # another master sets it to an earlier time than this one remembers, as it does for an order
+            other, prefix = await fleet.bus("master-2"), fleet.settings.prefix
+            book = await SagaBook.open(other, 1_000)
+            await book.arm("order", await book.now_ms() + 100)
+            await asyncio.sleep(0.5)
+            assert fleet.server.logs[f"{prefix}-timers"].subjects(f"{prefix}.v1.saga.order.t.set")
+            ledger.gates["charge"].set()
 
     virtual_run(tell())
 

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 from pydantic_core import to_json
 
 from antiphon.decide.saga import GRACE_MS, IDLE_MS, Append, Void, fold, moves, wake_ms
@@ -17,7 +17,7 @@ from antiphon.decide.saga_retry import Again, GiveUp, after_failure, dice_of, wa
 from antiphon.decide.saga_state import Saga as Stored
 from antiphon.decide.saga_view import line, view
 from antiphon.errors import HandlerFailed, InvalidReply, Overloaded
-from antiphon.messages.saga import SagaCompensation, SagaRetry
+from antiphon.messages.saga import ATTEMPTS_MAX, SagaCompensation, SagaRetry
 from antiphon.messages.saga_history import (
     SagaEnded,
     SagaOrdered,
@@ -29,6 +29,7 @@ from antiphon.messages.saga_history import (
     StepOutcome,
     StepVoided,
 )
+from antiphon.messages.steps import StepEnd
 from antiphon.saga import Saga
 from antiphon.testing.rehearsal import NOON_MS, Handler, NoAnswer, Rehearsal, failing
 from saga_laws import broken
@@ -712,3 +713,13 @@ def test_results_that_do_not_fit_are_named() -> None:
 
 def test_voids_say_so() -> None:
     assert StepVoided().outcome == "unknown"
+
+
+def test_what_nodes_count_can_always_be_added_up() -> None:
+    with pytest.raises(ValidationError):
+        StepEnd(outcome="succeeded", attempts=2**53)
+    most = StepOutcome(outcome="succeeded", attempts=ATTEMPTS_MAX).model_dump_json().replace("1000", str(2**53))
+    entry = read("antiphon.v1.outcome.rehearsal.1f.n", most.encode(), 9, NOON_MS)
+    assert entry is not None
+    assert isinstance(entry.event, StepOutcome)
+    assert (entry.event.outcome, entry.event.attempts) == ("unknown", 1), "as any outcome that cannot be read"

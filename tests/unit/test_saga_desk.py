@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
+from antiphon.bus.codec import encode
 from antiphon.decide.saga import fold
-from antiphon.decide.saga_desk import begin, check_same, digest_of, order
+from antiphon.decide.saga_desk import ORDERS_MAX, OWN_ORDERS_MAX, begin, check_same, digest_of, order
 from antiphon.decide.saga_log import Entry
 from antiphon.decide.saga_state import Saga as Stored
+from antiphon.decide.saga_view import view
 from antiphon.errors import (
     AlreadySubmitted,
     HandlerFailed,
@@ -23,8 +26,8 @@ from antiphon.errors import (
     UnknownSaga,
     WrongState,
 )
-from antiphon.messages.saga import SagaCompensation, SagaRetry
-from antiphon.messages.saga_desk import SagaOrder, SagaSubmit
+from antiphon.messages.saga import DEADLINE_MS_MAX, SagaCompensation, SagaRetry, SagaStep
+from antiphon.messages.saga_desk import START_AT_MS_MAX, SagaOrder, SagaSubmit, SagaView
 from antiphon.messages.saga_history import StepCommanded
 from antiphon.saga import Saga
 from antiphon.testing.rehearsal import NoAnswer, Rehearsal
@@ -48,6 +51,8 @@ def test_a_submission_is_kept_whole_with_its_nodes_picked() -> None:
     assert [step.node for step in start.definition.steps] == ["n", "for-b"]
     assert (start.caller, start.delegate, start.delay_ms, start.reply) == ("web", "gate", 5, "_I.gate.1.2")
     assert begin(submit(), "web", lambda _: "m", reply="_I.web.1.2").reply is None, "nobody waits"
+    for odd in ("_I.web.1.$2", f"_I.web.1.{'2' * 250}", "_I.web.1.é"):
+        assert begin(submit(wait=True), "web", lambda _: "m", reply=odd).reply is None, "others are not kept"
 
 
 def test_what_makes_no_sense_is_not_begun() -> None:
@@ -57,6 +62,16 @@ def test_what_makes_no_sense_is_not_begun() -> None:
         begin(submit().model_copy(update={"input": {}}), "web", lambda _: "m")
     with pytest.raises(Malformed):
         begin(submit(delay_ms=5, start_at_ms=5), "web", lambda _: "m")
+
+
+def test_whatever_may_be_submitted_can_be_shown() -> None:
+    longest = Saga("s", deadline_ms=DEADLINE_MS_MAX, steps=(SagaStep(name="a", node="n", action="a"),))
+    shown = view(stored(longest.submission(start_at_ms=START_AT_MS_MAX)), now_ms=0)
+    assert shown is not None
+    assert shown.deadline_ms == START_AT_MS_MAX + DEADLINE_MS_MAX
+    assert datetime.fromtimestamp(shown.deadline_ms / 1_000, UTC).year == 2100
+    with pytest.raises(InvalidSaga, match="start_at_ms"):
+        submit(start_at_ms=START_AT_MS_MAX + 1)
 
 
 def test_the_same_again_is_the_same_saga() -> None:
@@ -158,6 +173,37 @@ def test_nobody_else_learns_that_there_is_such_a_saga(verb: str) -> None:
     with pytest.raises(UnknownSaga) as none:
         order(asked(verb), Stored("rehearsal"), "mallory", is_operator=False)
     assert other.value.text == none.value.text
+
+
+def test_a_saga_takes_so_many_orders_and_no_more() -> None:
+    saga = running()
+    for at in range(OWN_ORDERS_MAX):
+        verb = "resume" if at % 2 else "pause"
+        said = order(asked(verb), saga, "rehearsal", is_operator=False)
+        saga = fold(saga, Entry(saga.id, saga.last + at + 1, 0, said, nonce=f"n{at}"))
+    with pytest.raises(WrongState, match="100 orders"):
+        order(asked("pause"), saga, "rehearsal", is_operator=False)
+    said = order(asked("pause"), saga, "ops", is_operator=True)
+    for at in range(OWN_ORDERS_MAX, ORDERS_MAX):
+        saga = fold(saga, Entry(saga.id, saga.last + at + 1, 0, said, nonce=f"n{at}"))
+    with pytest.raises(WrongState, match="1000 orders"):
+        order(asked("pause"), saga, "ops", is_operator=True)
+    assert order(asked("abandon"), saga, "ops", is_operator=True).order == "abandon"
+    shown = view(saga, now_ms=0, has_history=True)
+    assert shown is not None
+    assert len(shown.history) == ORDERS_MAX + 1, "besides its start"
+
+
+def test_what_stands_in_a_history_fits_into_one_answer() -> None:
+    saga, text = running(), "\x01" * 200
+    said = order(asked("pause", text=text), saga, "ops", is_operator=True)
+    for at in range(ORDERS_MAX):
+        saga = fold(saga, Entry(saga.id, at + 2, saga.newest_ms + 1, said, nonce=f"n{at}"))
+    shown = view(saga, now_ms=0, has_history=True)
+    assert shown is not None
+    assert len(encode(shown)) < SagaView.size_max
+    assert shown.history[-1].at_ms == saga.newest_ms, "the latest are shown"
+    assert len(shown.history) > 100
 
 
 def unresolved() -> Stored:

@@ -215,6 +215,8 @@ def test_a_file_says_the_same_as_python(tmp_path: Path) -> None:
         ("a.toml", "name = ", "Invalid value"),
         ("a.json", "{", "Expecting property name"),
         ("a.json", "[]", "valid dictionary"),
+        ("a.json", "[" * 100_000, "too deep to read"),
+        ("a.toml", "name = 'a'\nsteps = " + "[" * 5_000 + "]" * 5_000, "too deep to read"),
         ("a.yaml", "name: a", "a saga is a .toml or a .json file"),
         ("a.json", '{"name": "a", "nmae": 1, "steps": []}', "a.json: nmae: there is no such key"),
         (

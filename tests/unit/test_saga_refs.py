@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,3 +138,31 @@ def test_what_comes_out_is_bounded_as_what_went_in() -> None:
     assert resolve({"p": "{{input.x}}"}, deep) == {"p": nested}
     with pytest.raises(Unresolved, match="deep"):
         resolve({"p": [[[[[["{{input.x}}"]]]]]]}, deep)
+
+
+@pytest.mark.parametrize(
+    ("params", "given"),
+    [
+        ({"p": "{{input.a}}" * 2_900}, {"a": "y" * 32_000}),
+        ({"p": ["{{input}}"] * 2_400}, {"a": ["y"] * 8_000}),
+        ({"p": {f"k{at}": ["{{input.a}} and more"] * 30 for at in range(40)}}, {"a": "y" * 32_000}),
+    ],
+)
+def test_a_few_bytes_that_name_many_megabytes_are_not_put_together(
+    params: dict[str, JsonValue], given: dict[str, JsonValue]
+) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(Unresolved, match="more than 32768 bytes"):
+            resolve(params, Scope("order-1", given))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * 1024 * 1024, "what is too large is refused before it is there"
+
+
+def test_what_fits_exactly_fits() -> None:
+    text = "y" * (32 * 1024 - len('{"p":""}'))
+    half = text[: len(text) // 2]
+    assert resolve({"p": "{{input.a}}"}, Scope("order-1", {"a": text})) == {"p": text}
+    assert resolve({"p": "{{input.a}}{{input.a}}"}, Scope("order-1", {"a": half})) == {"p": half + half}

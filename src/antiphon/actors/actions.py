@@ -13,6 +13,7 @@ from antiphon.actors.breaker import BreakerHandle
 from antiphon.actors.job import Job
 from antiphon.actors.jobs import JobBook, seen
 from antiphon.actors.order import JobBounds, JobGround, Order
+from antiphon.actors.waits import Waits
 from antiphon.bus.assets import jobs_of, reports_of
 from antiphon.bus.bus import Bus, Call
 from antiphon.bus.codec import decode
@@ -41,6 +42,12 @@ RESERVE_MS = 50
 """Kept of the asker's budget for the way back."""
 JOBS_MAX = 256
 """Jobs that run at once on one master."""
+WAITS_MAX = 512
+"""Requests that are kept waiting for news of jobs; what is more is refused as overloaded."""
+CALLER_WAITS_MAX = 256
+"""The same of one caller."""
+WAIT_AGAIN_MS = 1_000
+"""When one that was refused may come again."""
 REPORT_TOKENS = 3
 """The last tokens of a report's subject: job, instance, node."""
 
@@ -76,6 +83,7 @@ class Actions(Actor):
         self.dispatch = Dispatch(dispatch or DispatchBounds(), breakers, dice or Random(), verb=RUN)  # noqa: S311 - a choice
         self._job_bounds = job or JobBounds()
         self._retries = retries or RetryBounds()
+        self._waits = Waits(WAITS_MAX, CALLER_WAITS_MAX)
         self._jobs: dict[str, Job] = {}
         self._tasks: dict[asyncio.Task[None], str] = {}
         self._ground: JobGround | None = None
@@ -145,7 +153,10 @@ class Actions(Actor):
         ask = call.message
         job = await self._seen(ask.job, self.askers.who(call.caller, ask.behalf))
         until_ms = min(self.bus.clock.now_ms() + ask.wait_ms, call.deadline_ms - RESERVE_MS)
-        return await self.book.news(job, seen(ask), until_ms)
+        with self._waits.of(call.caller) as has_room:
+            if ask.wait_ms and not has_room:
+                raise Overloaded("as many wait for news of jobs as may", retry_after_ms=WAIT_AGAIN_MS)
+            return await self.book.news(job, seen(ask), until_ms)
 
     @converses(JobCancel)
     async def cancel(self, call: Call[JobCancel]) -> JobView:

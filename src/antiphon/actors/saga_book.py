@@ -160,6 +160,11 @@ class SagaBook:
         """Return the broker's time, UTC."""
         return await self.shards[0].timers.now_ms()
 
+    async def fill_permille(self) -> int:
+        """Return how full the fullest of the histories and the outcomes is; the timers give up what is old."""
+        journals = (journal for at in self.shards for journal in (at.sagas, at.outcomes))
+        return max(await asyncio.gather(*(one.fill_permille() for one in journals)))
+
     async def forget(self, saga: str, end: int) -> None:
         """Forget all of an ended saga but its end, which has that sequence."""
         at = self.shard(saga)

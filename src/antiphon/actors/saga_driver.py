@@ -9,18 +9,20 @@ whichever master gets that goes on. What nothing would ever wake is found by loo
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import OrderedDict
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
 
 from antiphon.actors.saga_book import SagaBook
-from antiphon.actors.saga_offers import OfferBounds, Offers
+from antiphon.actors.saga_bounds import SagaBounds
+from antiphon.actors.saga_broker import Broker
+from antiphon.actors.saga_cache import SagaCache
+from antiphon.actors.saga_offers import Offers
 from antiphon.actors.saga_turns import Turns, Waiters
-from antiphon.bus.assets import SAGA_BYTES_MAX
 from antiphon.bus.codec import encode
 from antiphon.bus.protocol import Subscription
 from antiphon.decide import saga_view
@@ -35,6 +37,7 @@ from antiphon.messages.saga_desk import SagaState
 from antiphon.messages.saga_facts import SagaMoved, SagaTurn
 from antiphon.messages.saga_history import (
     SagaEnded,
+    SagaOrdered,
     SagaParked,
     SagaResumed,
     SagaStarted,
@@ -48,33 +51,10 @@ log = structlog.get_logger("antiphon.sagas")
 
 WRITE_AGAIN_MS: Final = 250
 """Before it is tried again to write something of which nobody knows whether it was stored."""
+NONCE_BYTES: Final = 8
+"""Of what is drawn for an order, so that two are never one."""
 POLL_MS: Final = 500
 """How often the end of a saga that another master drives is looked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class SagaBounds:
-    """How long what may take, in milliseconds, and how many."""
-
-    lease_ms: int = 10_000
-    """A saga that its driver has not moved for so long is driven by another master."""
-    history_ms: int = 3_600_000
-    """So long after its end a saga's history is there; then only its end is kept."""
-    keep_ms: int = 30 * 86_400_000
-    """So long its end is kept, and its id stands for it."""
-    shards: int = 1
-    """Sets of streams that sagas are spread over; the same for all masters, and for good."""
-    bytes_max: int = SAGA_BYTES_MAX
-    """Of all histories, and of all outcomes; where there is no room no saga begins."""
-    sweep_ms: int = 60_000
-    """How often it is looked whether every open saga has a timer."""
-    clock_ms: int = 30_000
-    """How often it is asked what time the broker has."""
-    cached_max: int = 10_000
-    """Sagas remembered, which saves reading them again at each event."""
-    parked_max: int = 1_000
-    """Parked sagas that one master tells of."""
-    offers: OfferBounds = field(default_factory=OfferBounds)
 
 
 class SagaDriver:
@@ -96,6 +76,7 @@ class SagaDriver:
         self.book = book
         self.facts = facts
         self.limits = limits
+        self.broker = Broker(book, limits.look_ms, limits.reserve_permille)
         self.offers = Offers(
             bus,
             registry,
@@ -106,14 +87,12 @@ class SagaDriver:
             hold=self._hold,
             bounds=limits.offers,
         )
-        self._cache: OrderedDict[str, Saga] = OrderedDict()
+        self._cache = SagaCache(limits.cached_max, limits.cached_bytes_max)
         self._turns = Turns()
         self._ends = Waiters()
         self._armed_ms: OrderedDict[str, int] = OrderedDict()
         self.parked: dict[str, str] = {}
         """The sagas that are known to need a person, and why; bounded."""
-        self._ahead_ms = 0
-        """How far the broker's clock is ahead of this one."""
         self._following: list[Subscription] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: set[str] = set()
@@ -121,13 +100,13 @@ class SagaDriver:
 
     def now_ms(self) -> int:
         """Return the broker's time, as far as this master can tell."""
-        return self.bus.clock.wall_ms() + self._ahead_ms
+        return self.broker.now_ms()
 
     async def start(self) -> None:
         """Take timers that have fired, and look for sagas that nothing would wake."""
-        await self._set_clock()
+        await self.broker.look()
         self._following = await self.book.follow(self._fired)
-        self._spawn(self._keep_clock(), "clock")
+        self._spawn(self.broker.look_on(), "broker")
         self._spawn(self._sweep_on(), "sweep")
 
     async def leave(self) -> None:
@@ -147,7 +126,9 @@ class SagaDriver:
             await asyncio.wait(tuple(self._tasks))
 
     async def begin(self, saga: str, start: SagaStarted) -> bool:
-        """Store the start of a saga and drive it; return False where its id is taken."""
+        """Store the start of a saga and drive it; return False where its id is taken. Raises `Overloaded`."""
+        if not self.broker.has_room:
+            raise Overloaded("what is left of the streams is for sagas that run", retry_after_ms=self.limits.look_ms)
         # the timer first: a saga that began and has none would stand where this master dies
         armed_ms = self.now_ms() + self.limits.lease_ms
         arming = asyncio.ensure_future(self.book.arm(saga, armed_ms, is_first=True))
@@ -160,10 +141,22 @@ class SagaDriver:
             return False
         self._note_armed(saga, armed_ms)
         entry = Entry(saga, seq, self.now_ms(), start)
-        begun = self._cache[saga] = fold(Saga(saga), entry)
+        begun = fold(Saga(saga), entry)
+        self._cache.keep(begun)
         self._tell(begun, SagaTurn.STARTED)
         await self.drive(entry)
         return True
+
+    async def order(self, name: str, said: SagaOrdered) -> None:
+        """Store an order and see to it."""
+        # the timer first: that of a saga which rests may be far away, and this master may die in between
+        armed_ms, nonce = self.now_ms() + self.limits.lease_ms, secrets.token_hex(NONCE_BYTES)
+        await self.book.arm(name, armed_ms)
+        self._note_armed(name, armed_ms)
+        seq = await self.book.order(name, said, nonce)
+        assert seq is not None, "a nonce is nobody else's"
+        log.info("saga.ordered", saga=name, order=said.order, by=said.by)
+        await self.drive(Entry(name, seq, self.now_ms(), said, nonce=nonce))
 
     def cached(self, name: str) -> Saga | None:
         """Return what is known of a saga without a read; it may be old."""
@@ -184,7 +177,7 @@ class SagaDriver:
                 saga = await self._handled(event.saga, handling)
             except AntiphonError as error:
                 log.warning("saga.not_driven", saga=event.saga, code=error.code, error=error.text)
-                self._forget(event.saga)
+                self._cache.forget(event.saga)
                 self._again(event)
                 return False
         if saga is None:
@@ -204,7 +197,7 @@ class SagaDriver:
                 case Write(move):
                     await self._write(name, move, handling)
                 case Arm(at_ms, is_first):
-                    await self._arm(name, at_ms, is_first=is_first)
+                    await self._arm(name, handling.saga, at_ms, is_first=is_first)
                     handling.armed()
                 case Answer(reply, end):
                     await self._answer(name, reply, end)
@@ -223,7 +216,7 @@ class SagaDriver:
             await self.bus.clock.sleep_ms(WRITE_AGAIN_MS)
             seq = None
         if seq is None:
-            self._forget(name)
+            self._cache.forget(name)
             handling.refused()
             return
         at_ms = self.now_ms()
@@ -254,20 +247,21 @@ class SagaDriver:
                 await self.bus.clock.sleep_ms(WRITE_AGAIN_MS)
         self.offers.decided(name, ticket)
         if seq is None:
-            self._forget(name)
+            self._cache.forget(name)
         await self.drive(Entry(name, seq or 0, self.now_ms(), said, ticket, node), is_again=seq is None)
         return seq is not None
 
     async def _fired(self, entry: Entry) -> bool:
         """Go on with a saga whose timer has fired: nobody has moved it, or its time has come."""
+        self._armed_ms.pop(entry.saga, None)  # it is set no more, whatever this master has set it to
         if not await self.drive(entry):
             return False
         saga = self._cache.get(entry.saga)
         with suppress(AntiphonError):  # else when it fires again, which it will
-            if saga is None or (saga.start is None and saga.end is None):
-                await self.book.forget_timer(entry.saga)
-            elif saga.end is not None:
+            if saga is not None and saga.end is not None:
                 await self._forget_history(saga)
+            elif saga is not None and saga.start is None:
+                await self.book.forget_timer(entry.saga)
         return True
 
     async def _forget_history(self, saga: Saga) -> None:
@@ -276,7 +270,7 @@ class SagaDriver:
             await self.book.arm(saga.id, due_ms)
         else:
             await self.book.forget(saga.id, saga.last)
-            self._forget(saga.id)
+            self._cache.forget(saga.id)
 
     def _again(self, event: Entry) -> None:
         """Handle an event once more, later; should this master be gone by then, the timer does it."""
@@ -293,13 +287,16 @@ class SagaDriver:
 
     # -- timers
 
-    async def _arm(self, name: str, at_ms: int, *, is_first: bool) -> None:
+    async def _arm(self, name: str, saga: Saga | None, at_ms: int, *, is_first: bool) -> None:
         now_ms = self.now_ms()
         if is_first and self._armed_ms.get(name, 0) > now_ms:
             return  # it was set when the saga was taken in
-        at_ms = min(at_ms, now_ms + self.limits.lease_ms)
+        lease_ms = now_ms + self.limits.lease_ms
+        if saga is None or saga.is_at_work:  # of one that rests nobody has to take anything over
+            at_ms = min(at_ms, lease_ms)
         await self.book.arm(name, at_ms)
-        self._note_armed(name, at_ms)
+        # by the time that it works again another master may have set it to anything: it counts for a lease at most
+        self._note_armed(name, min(at_ms, lease_ms))
 
     async def _arm_safely(self, name: str, at_ms: int) -> None:
         with suppress(AntiphonError):  # then the one that is set fires, and looks again
@@ -322,7 +319,7 @@ class SagaDriver:
     def _note_armed(self, name: str, at_ms: int) -> None:
         self._armed_ms[name] = at_ms
         self._armed_ms.move_to_end(name)
-        if len(self._armed_ms) > self.limits.cached_max:
+        if len(self._armed_ms) > self.limits.armed_max:
             self._armed_ms.popitem(last=False)
 
     async def _sweep_on(self) -> None:
@@ -335,31 +332,19 @@ class SagaDriver:
 
     async def _sweep(self) -> None:
         """Set a timer for each saga that is there and has none: the stream of timers may have been lost."""
-        begun, timed = (
-            await self.book.ids("k.start"),
-            await self.book.timed(),
-        )  # of what is forgotten only the end is left
-        ended = set(await self.book.ids("k.end"))
+        begun, timed = await self.book.ids("k.start"), await self.book.timed()
         for name in begun:
             if name in timed:
                 continue
             log.warning("saga.no_timer", saga=name)
             await self.book.arm(name, self.now_ms() + self.limits.lease_ms, is_first=True)
         # what another master has parked, or had before it died, is told by this one, too
-        parked = [one for one in await self.book.ids("k.park.*") if one not in ended]
+        parked = await self.book.ids("k.park.*")
+        if parked:  # the ends of a month are many, and nobody needs them where nothing was ever parked
+            ended = set(await self.book.ids("k.end"))
+            parked = [one for one in parked if one not in ended]
         for name in {*parked[: self.limits.parked_max], *self.parked}:
             self._remember(await self.loaded(name))
-
-    async def _keep_clock(self) -> None:
-        while True:
-            await self.bus.clock.sleep_ms(self.limits.clock_ms)
-            with suppress(AntiphonError):
-                await self._set_clock()
-
-    async def _set_clock(self) -> None:
-        before_ms = self.bus.clock.wall_ms()
-        broker_ms = await self.book.now_ms()
-        self._ahead_ms = broker_ms - (before_ms + self.bus.clock.wall_ms()) // 2
 
     async def ended(self, name: str, until_ms: int) -> Saga:
         """Return a saga once it has ended or is parked, or as it stands when the time is over."""
@@ -395,13 +380,7 @@ class SagaDriver:
             self.parked[saga.id] = f"{shown.name} is parked at {shown.step}: {shown.text}"[:200]
         else:
             self.parked.pop(saga.id, None)
-        self._cache[saga.id] = saga
-        self._cache.move_to_end(saga.id)
-        if len(self._cache) > self.limits.cached_max:
-            self._cache.popitem(last=False)
-
-    def _forget(self, name: str) -> None:
-        self._cache.pop(name, None)
+        self._cache.keep(saga)
 
     def _tell(self, saga: Saga, turn: SagaTurn, **said: str | None) -> None:
         start, end = saga.start, saga.end

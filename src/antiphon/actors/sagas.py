@@ -8,25 +8,27 @@ from collections.abc import Mapping
 from random import Random
 from typing import Final
 
-import structlog
-
 from antiphon.actors.asker import Askers
 from antiphon.actors.breaker import BreakerHandle
 from antiphon.actors.saga_book import SagaBook
-from antiphon.actors.saga_driver import SagaBounds, SagaDriver
+from antiphon.actors.saga_bounds import SagaBounds
+from antiphon.actors.saga_driver import SagaDriver
+from antiphon.actors.waits import Waits
 from antiphon.bus.bus import Bus, Call
+from antiphon.bus.codec import encode
 from antiphon.decide import saga_access, saga_desk, saga_view
 from antiphon.decide.dispatch import RUN, Dispatch, DispatchBounds
 from antiphon.decide.limit import Rate
 from antiphon.decide.policy import Access, Principal, Verify, may_run
 from antiphon.decide.registry import RegistryView
-from antiphon.decide.saga_log import Entry, Ticket
+from antiphon.decide.saga_log import Ticket
 from antiphon.decide.saga_plan import verdict
 from antiphon.decide.saga_state import Saga
 from antiphon.errors import (
     InvalidSaga,
     Malformed,
     NotAllowed,
+    Overloaded,
     UnknownNode,
     UnknownSaga,
     WrongState,
@@ -55,12 +57,12 @@ from antiphon.runtime.actor import Actor, ActorBounds, converses
 from antiphon.runtime.facts import Facts
 from antiphon.runtime.views import View
 
-log = structlog.get_logger("antiphon.sagas")
-
 RESERVE_MS: Final = 50
 """Kept of the asker's budget for the way back."""
 LOADS_MAX: Final = 16
 """Sagas read at once for a listing."""
+LISTED_BYTES_MAX: Final = SagaListing.size_max - 1_024
+"""Of the lines of one page; what is left is room for the rest of the answer."""
 DRAWN_BYTES: Final = 16
 
 
@@ -92,6 +94,8 @@ class Sagas(Actor):
         self.askers = Askers(bus.clock, self.access, registry, verify, rate)
         self._dispatch = Dispatch(dispatch or DispatchBounds(), breakers, dice or Random(), verb=RUN)  # noqa: S311 - a choice
         self._driver: SagaDriver | None = None
+        self._waits = Waits(self.limits.waits_max, self.limits.caller_waits_max)
+        self._lists = Waits(self.limits.lists_max, self.limits.caller_lists_max)
 
     @property
     def driver(self) -> SagaDriver:
@@ -134,8 +138,8 @@ class Sagas(Actor):
         refused = None
         try:
             is_new = await self._begun(saga, ask, who, call)
-        except (InvalidSaga, NotAllowed, UnknownNode) as error:
-            # nodes and rules may have changed since it began: whoever asks again gets his saga all the same
+        except (InvalidSaga, NotAllowed, UnknownNode, Overloaded) as error:
+            # nodes, rules and room may have changed since it began: whoever asks again gets his saga all the same
             is_new, refused = False, error
         if not is_new:
             there = await self.driver.loaded(saga)
@@ -144,8 +148,9 @@ class Sagas(Actor):
             saga_desk.check_same(there, ask, who.name)
             if there.end is not None or not ask.wait:
                 return self._view(there)
-        if ask.wait:
-            return self._view(await self.driver.ended(saga, call.deadline_ms - RESERVE_MS))
+        with self._waits.of(who.name) as has_room:
+            if ask.wait and has_room:
+                return self._view(await self.driver.ended(saga, call.deadline_ms - RESERVE_MS))
         return self._view(self.driver.cached(saga) or await self.driver.loaded(saga))
 
     @converses(SagaGet)
@@ -154,19 +159,29 @@ class Sagas(Actor):
         ask, who = call.message, self.askers.who(call.caller, call.message.behalf)
         saga = await self._seen(ask.id, who)
         if ask.wait and not self.driver.rests(saga):
-            saga = await self.driver.ended(ask.id, call.deadline_ms - RESERVE_MS)
+            with self._waits.of(who.name) as has_room:
+                if has_room:
+                    saga = await self.driver.ended(ask.id, call.deadline_ms - RESERVE_MS)
         return self._view(saga, has_history=ask.history)
 
     @converses(SagaList)
     async def list_sagas(self, call: Call[SagaList]) -> SagaListing:
         """List sagas by id."""
         ask, who = call.message, self.askers.who(call.caller, call.message.behalf)
+        with self._lists.of(who.name) as has_room:
+            if not has_room:
+                text = "as many listings are made as there may be at once"
+                raise Overloaded(text, retry_after_ms=self.bounds.retry_after_ms)
+            return await self._listed(ask, who, call.deadline_ms)
+
+    async def _listed(self, ask: SagaList, who: Principal, until_ms: int) -> SagaListing:
         is_operator = self.access.current.is_operator(who.name)
         caller = ask.caller if is_operator else who.name
         if not is_operator and ask.caller not in (None, who.name):
             return SagaListing(sagas=())
         ids = [one for one in await self._ids(ask.state) if ask.after is None or one > ask.after]
         found: list[SagaLine] = []
+        room = LISTED_BYTES_MAX
         for at in range(0, len(ids), LOADS_MAX):
             sagas = await asyncio.gather(*(self.driver.loaded(one) for one in ids[at : at + LOADS_MAX]))
             for one in (saga_view.line(saga, self.driver.now_ms()) for saga in sagas):
@@ -177,10 +192,11 @@ class Sagas(Actor):
                 )
                 if one is None or not is_wanted:
                     continue
-                if len(found) == ask.limit:
+                room -= len(encode(one)) + 1
+                if len(found) == ask.limit or room < 0:
                     return SagaListing(sagas=tuple(found), next=found[-1].id)
                 found.append(one)
-            if call.deadline_ms - self.bus.clock.now_ms() <= RESERVE_MS:
+            if until_ms - self.bus.clock.now_ms() <= RESERVE_MS:
                 return SagaListing(sagas=tuple(found), next=ids[min(at + LOADS_MAX, len(ids)) - 1])
         return SagaListing(sagas=tuple(found))
 
@@ -190,11 +206,7 @@ class Sagas(Actor):
         ask, who = call.message, self.askers.who(call.caller, call.message.behalf)
         saga = await self._seen(ask.id, who)
         said = saga_desk.order(ask, saga, who.name, is_operator=self.access.current.is_operator(who.name))
-        nonce = secrets.token_hex(8)
-        seq = await self.driver.book.order(ask.id, said, nonce)
-        assert seq is not None, "a nonce is nobody else's"
-        log.info("saga.ordered", saga=ask.id, order=ask.order, by=who.name)
-        await self.driver.drive(Entry(ask.id, seq, self.driver.now_ms(), said, nonce=nonce))
+        await self.driver.order(ask.id, said)
         return self._view(await self.driver.loaded(ask.id))
 
     @converses(SagaValidate)

@@ -154,6 +154,11 @@ class NatsJournal:
         """Return the server's time, UTC."""
         return stamp_ms((await self._api(f"STREAM.INFO.{self._stream.name}", {}))["ts"])
 
+    async def fill_permille(self) -> int:
+        """Return how much of its bytes is taken, 1,000 where it is full."""
+        answer = await self._api(f"STREAM.INFO.{self._stream.name}", {})
+        return int(answer["state"]["bytes"]) * 1_000 // int(answer["config"]["max_bytes"])
+
     async def purge(self, pattern: str, *, before: int | None = None) -> None:
         """Forget what matches a pattern, with `before` only what has a lower sequence."""
         question = {"filter": pattern} | ({} if before is None else {"seq": before})

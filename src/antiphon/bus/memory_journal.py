@@ -124,6 +124,11 @@ class MemoryLog:
         """Which stream it is, and what is kept of it."""
         return Extent(self._created_us, next(iter(self._kept), self.sequence + 1), self.sequence)
 
+    @property
+    def fill_permille(self) -> int:
+        """How much of its bytes is taken."""
+        return self._bytes * 1_000 // self.stream.bytes_max
+
     def read(self, after: int, *, messages_max: int, bytes_max: int) -> list[Stored]:
         """Return the next messages behind a sequence, at least one where there is any."""
         found: list[Stored] = []
@@ -285,6 +290,11 @@ class MemoryJournal:
         """Return the server's time, UTC."""
         self._transport.check()
         return self._clock.wall_ms()
+
+    async def fill_permille(self) -> int:
+        """Return how much of its bytes is taken, 1,000 where it is full."""
+        self._transport.check()
+        return self._log.fill_permille
 
     async def purge(self, pattern: str, *, before: int | None = None) -> None:
         """Forget what matches a pattern."""

@@ -242,6 +242,10 @@ class Journal(Protocol):
         """Return the server's time, UTC, as it stamps what it stores. Raises `NotConnected`."""
         ...
 
+    async def fill_permille(self) -> int:
+        """Return how much of its bytes is taken, 1,000 where it is full. Raises `NotConnected`."""
+        ...
+
     async def purge(self, pattern: str, *, before: int | None = None) -> None:
         """Forget what matches a pattern, with `before` only what has a lower sequence. Raises `NotConnected`."""
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 from antiphon.decide import contract, filters
 from antiphon.decide.registry import NodeView
-from antiphon.decide.saga_refs import references
-from antiphon.errors import Malformed
+from antiphon.decide.saga_plan import plan
+from antiphon.decide.saga_refs import BadReference, references
+from antiphon.errors import InvalidSaga, Malformed
 from antiphon.messages.registry import NodeList
 from antiphon.messages.saga import Params, SagaDefinition, SagaStep
 from antiphon.messages.saga_desk import SagaProblem
@@ -33,21 +34,40 @@ def pick(step: SagaStep, nodes: Mapping[str, NodeView], may: May) -> str | None:
 
 def problems(definition: SagaDefinition, nodes: Mapping[str, NodeView], may: May) -> Iterator[SagaProblem]:
     """Yield what is wrong with a definition as the fleet is; whether each step makes sense is for others to say."""
+    pursued = _pursued(definition)
     for step in definition.steps:
         if step.node is None:
             if step.where is not None and not _has_node(step, nodes, may):
                 text = f"no node that you may use has {step.action} and is where {step.where}"
                 yield SagaProblem(code="no_node", step=step.name, text=text[:200])
             continue
-        wanted = [(step.action, step.params)]
+        wanted = [(step.action, step.params, step.retry.rounds_max if step.name in pursued else 1)]
         if step.compensate is not None:
             undo = step.compensate
-            wanted.append((undo.action, undo.params or step.params))
-        for action, params in wanted:
-            found = _wrong(step.node, action, params, nodes, may)
+            wanted.append((undo.action, undo.params or step.params, undo.retry.rounds_max))
+        for action, params, rounds_max in wanted:
+            found = _wrong(step.node, action, params, nodes, may) or _again(step.node, action, rounds_max, nodes)
             if found is not None:
                 code, text = found
                 yield SagaProblem(code=code, step=step.name, text=text[:200])
+
+
+def _pursued(definition: SagaDefinition) -> set[str]:
+    """Return the steps that are commanded round after round: the pivot, and what must be done after it."""
+    try:
+        laid_out = plan(definition)
+    except InvalidSaga:  # that is said already
+        return set()
+    at = laid_out.pivot
+    musts = (one for one in laid_out.steps if one.step.critical and (one.number == at or at in one.before))
+    return {one.step.name for one in musts} if at else set()
+
+
+def _again(name: str, action: str, rounds_max: int, nodes: Mapping[str, NodeView]) -> tuple[str, str] | None:
+    """Return what is wrong with commanding an action again by itself."""
+    if rounds_max == 1 or not nodes[name].actions[action].contract.at_most_once:
+        return None
+    return "at_most_once", f"{action} is never begun twice, and would be here: say retry.rounds_max = 1"
 
 
 def _has_node(step: SagaStep, nodes: Mapping[str, NodeView], may: May) -> bool:
@@ -66,7 +86,10 @@ def _wrong(name: str, action: str, params: Params, nodes: Mapping[str, NodeView]
     offer = node.actions.get(action)
     if offer is None:
         return "unknown_action", f"the node {name!r} has no action {action!r}; `antiphon action ls` lists them"
-    if any(True for _ in references(params)):
-        return None  # what they will be is not known yet; the node looks at them
+    try:
+        if any(True for _ in references(params)):
+            return None  # what they will be is not known yet; the node looks at them
+    except BadReference:  # that is said already
+        return None
     wrong = contract.violation(offer.contract, params)
     return None if wrong is None else ("params", f"{action}: {wrong}")

@@ -19,13 +19,17 @@ from antiphon.decide.saga_plan import Pick, checked, settled
 from antiphon.decide.saga_state import UNRESOLVED, Leg, Saga, standing
 from antiphon.errors import AlreadySubmitted, Malformed, NotAllowed, UnknownSaga, WrongState
 from antiphon.messages.saga_desk import SagaOrder, SagaSubmit
-from antiphon.messages.saga_history import SagaOrdered, SagaStarted
+from antiphon.messages.saga_history import REPLY, SagaOrdered, SagaStarted
 
 OWN: Final = ("cancel", "pause", "resume")
 """What whoever submitted a saga may order, besides operators."""
 MENDING: Final = ("retry", "skip", "resolve")
 NO_MATTER: Final = ("id", "wait", "behalf", "definition")
 """Fields of a submission that do not make it another one; the definition does, and has a canonical form of its own."""
+ORDERS_MAX: Final = 1_000
+"""Orders that one saga takes: all of them are read again whenever it is. To abandon it is always taken."""
+OWN_ORDERS_MAX: Final = 100
+"""So many of them may be there for whoever submitted it to add another; the rest is for operators."""
 ROUND_MAX: Final = 999
 """As many as a ticket can say."""
 
@@ -72,7 +76,8 @@ def begin(
         digest=digest_of(ask),
         delay_ms=ask.delay_ms,
         start_at_ms=ask.start_at_ms,
-        reply=reply if ask.wait else None,
+        # one that is none of ours is answered now, and not told the end by whoever comes to it later
+        reply=reply if ask.wait and reply is not None and REPLY.fullmatch(reply) else None,
     )
 
 
@@ -107,6 +112,8 @@ def order(ask: SagaOrder, saga: Saga, by: str, *, is_operator: bool) -> SagaOrde
         raise NotAllowed(f"only an operator may {ask.order} a saga")
     if saga.end is not None:
         raise WrongState(f"{ask.id} has ended: {saga.end.state}")
+    if len(saga.orders) >= (ORDERS_MAX if is_operator else OWN_ORDERS_MAX) and ask.order != "abandon":
+        raise WrongState(f"{ask.id} was given {len(saga.orders)} orders: an operator may abandon it")
     ticket = _parked(ask, saga) if ask.order in MENDING else None
     if ask.order == "cancel" and _is_committed(saga):
         raise WrongState(f"{ask.id} is past its pivot: it can only go forward, or be abandoned")

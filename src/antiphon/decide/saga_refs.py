@@ -16,8 +16,9 @@ from typing import Final, TypeAlias
 
 import msgspec
 from pydantic import JsonValue
+from pydantic_core import to_json
 
-from antiphon.messages.saga import bounded_params
+from antiphon.messages.saga import JSON_BYTES_MAX, bounded_params
 from antiphon.subjects import TOKEN
 
 MARK: Final = re.compile(r"\\\{\{|\{\{(?P<inside>[^{}]{0,200})\}\}|\{\{")
@@ -105,7 +106,8 @@ def resolve(params: Params, scope: Scope) -> dict[str, JsonValue]:
     is larger or deeper than params may be.
     """
     try:
-        return bounded_params({name: _filled(value, scope) for name, value in params.items()})
+        room = _Room()
+        return bounded_params({name: _filled(value, scope, room) for name, value in params.items()})
     except Unresolved:
         raise
     except ValueError as error:
@@ -121,17 +123,32 @@ def _reference(text: str) -> Reference:
     return Reference(root, match["step"] or "", path, text)
 
 
-def _filled(value: JsonValue, scope: Scope) -> JsonValue:
+class _Room:
+    """How much references may still bring in, counted before it is put together: a few bytes can name megabytes."""
+
+    def __init__(self) -> None:
+        self.bytes_left = JSON_BYTES_MAX
+
+    def take(self, value: JsonValue, *, is_within: bool) -> None:
+        """Take what a reference brings in; within a longer text it has no quotes of its own."""
+        self.bytes_left -= len(to_json(value)) - (2 if is_within else 0)
+        if self.bytes_left < 0:
+            raise Unresolved(f"more than {JSON_BYTES_MAX} bytes of JSON")
+
+
+def _filled(value: JsonValue, scope: Scope, room: _Room) -> JsonValue:
     if isinstance(value, dict):
-        return {name: _filled(one, scope) for name, one in value.items()}
+        return {name: _filled(one, scope, room) for name, one in value.items()}
     if isinstance(value, list):
-        return [_filled(one, scope) for one in value]
+        return [_filled(one, scope, room) for one in value]
     if not isinstance(value, str) or "{{" not in value:
         return value
     parts = parse(value)
     if len(parts) == 1 and isinstance(parts[0], Reference):
-        return _value(parts[0], scope)
-    return "".join(one if isinstance(one, str) else _written(one, scope) for one in parts)
+        found = _value(parts[0], scope)
+        room.take(found, is_within=False)
+        return found
+    return "".join(one if isinstance(one, str) else _written(one, scope, room) for one in parts)
 
 
 def _value(reference: Reference, scope: Scope) -> JsonValue:
@@ -159,10 +176,12 @@ def _below(value: JsonValue, name: str, missing: str) -> JsonValue:
     raise Unresolved(missing[:200])
 
 
-def _written(reference: Reference, scope: Scope) -> str:
+def _written(reference: Reference, scope: Scope, room: _Room) -> str:
     value = _value(reference, scope)
     if isinstance(value, dict | list):
         raise Unresolved(f"{{{{{reference.text[:60]}}}}} is no single value, so it cannot stand within a text")
     if value is None:
         return ""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    room.take(text, is_within=True)
+    return text

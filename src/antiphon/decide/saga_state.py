@@ -138,6 +138,11 @@ class Saga(msgspec.Struct, frozen=True, gc=False):
         command = self.commands.get(ticket)
         return None if command is None else self.outcomes.get((ticket, command.node))
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a command runs; else it waits for a time or a person, and nobody drives it."""
+        return any(self.outcome(ticket) is None for ticket in self.commands)
+
     def latest(self, *orders: str) -> Order | None:
         """Return the last of these orders."""
         return next((one for one in reversed(self.orders) if one.said.order in orders), None)

@@ -5,7 +5,7 @@ The end carries its own view: when everything else is purged, what `saga show` s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 
 from pydantic import JsonValue
@@ -18,6 +18,8 @@ from antiphon.messages.saga_history import Ended, SagaCause, SagaEnded, SagaStep
 
 RESULTS_BYTES_MAX: Final = 256 * 1024
 """Of all results in one end; those that do not fit are named."""
+HISTORY_BYTES_MAX: Final = 256 * 1024
+"""Of all events in one view; the latest are shown."""
 Order: TypeAlias = tuple[int, int, int]
 """Stamp, sequence in its stream, rank."""
 SETTLED: Final = (Fate.SUCCEEDED, Fate.FAILED, Fate.UNKNOWN, Fate.SKIPPED)
@@ -41,7 +43,7 @@ def state_of(saga: Saga, now_ms: int) -> SagaState:
 
 def view(saga: Saga, now_ms: int, *, has_history: bool = False) -> SagaView | None:
     """Return one saga as it stands, None where there is none; the time is the broker's."""
-    history = tuple(events(saga))[-HISTORY_MAX:] if has_history else ()
+    history = _latest(events(saga)) if has_history else ()
     if saga.end is not None:
         end = saga.end
         return SagaView(
@@ -114,6 +116,18 @@ def ended(saga: Saga, plan: Plan, stand: Standing, state: Ended, why: SagaCause 
 def events(saga: Saga) -> Iterator[SagaEventLine]:
     """Yield every event of a history in the order in which the broker stored them, as far as that can be known."""
     return (one for _, one in sorted(_events(saga), key=lambda found: found[0]))
+
+
+def _latest(every: Iterable[SagaEventLine]) -> tuple[SagaEventLine, ...]:
+    """Return the latest events, as many as one view has room for."""
+    found: list[SagaEventLine] = []
+    room = HISTORY_BYTES_MAX
+    for one in reversed(tuple(every)):
+        room -= len(one.model_dump_json(exclude_none=True).encode()) + 1
+        if room < 0 or len(found) == HISTORY_MAX:
+            break
+        found.append(one)
+    return tuple(reversed(found))
 
 
 def _events(saga: Saga) -> Iterator[tuple[Order, SagaEventLine]]:

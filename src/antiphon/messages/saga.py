@@ -64,10 +64,15 @@ Timeout = Annotated[int, Field(ge=TIMEOUT_MS_MIN, le=TIMEOUT_MS_MAX)]
 Names = Annotated[tuple[Name, ...], Field(max_length=STEPS_MAX)]
 
 
+ATTEMPTS_MAX: Final = 1_000
+Attempts = Annotated[int, Field(ge=0, le=ATTEMPTS_MAX)]
+"""Runs of the handler for one command, as its node tells; they are added up, so a node must not tell any number."""
+
+
 class SagaRetry(Message):
     """How often and how fast something is tried again; the wait is drawn from zero to a cap that doubles each time."""
 
-    attempts_max: int = Field(default=3, ge=1, le=1_000, description="runs of the handler for one command")
+    attempts_max: int = Field(default=3, ge=1, le=ATTEMPTS_MAX, description="runs of the handler for one command")
     rounds_max: int = Field(
         default=3, ge=1, le=100, description="commands, where there is no other way: to undo, and after the pivot"
     )

@@ -31,6 +31,8 @@ PAGE_MAX: Final = 500
 """Sagas in one listing."""
 HISTORY_MAX: Final = 2_000
 PROBLEMS_MAX: Final = 100
+START_AT_MS_MAX: Final = 4_102_444_800_000
+"""The year 2100: what is later is a time in another unit, and one that no clock or calendar can count from."""
 
 
 class SagaState(StrEnum):
@@ -107,8 +109,10 @@ class SagaSubmit(Request[SagaView]):
     definition: SagaDefinition
     input: Params = Field(default_factory=dict)
     delay_ms: int = Field(default=0, ge=0, le=DELAY_MS_MAX, description="begin so much later")
-    start_at_ms: Count = Field(default=0, description="begin no earlier than this, UTC")
-    wait: bool = Field(default=False, description="answer when it has ended or is parked, or when the time is over")
+    start_at_ms: int = Field(default=0, ge=0, le=START_AT_MS_MAX, description="begin no earlier than this, UTC")
+    wait: bool = Field(
+        default=False, description="answer when it has ended or is parked, or when the time is over, or too many wait"
+    )
     behalf: Behalf | None = Field(default=None, repr=False, description="a delegate's token: for whom he asks")
 
 
@@ -119,7 +123,9 @@ class SagaGet(Request[SagaView]):
 
     id: Name
     history: bool = Field(default=False, description="with every event")
-    wait: bool = Field(default=False, description="answer when it has ended or is parked, or when the time is over")
+    wait: bool = Field(
+        default=False, description="answer when it has ended or is parked, or when the time is over, or too many wait"
+    )
     behalf: Behalf | None = Field(default=None, repr=False, description="a delegate's token: for whom he asks")
 
 

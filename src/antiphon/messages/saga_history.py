@@ -13,12 +13,13 @@ Time in a history is the broker's: the stamp of each stored message. Nothing in 
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import BaseModel, Field, JsonValue, StringConstraints
 
 from antiphon.messages.base import Count, Fact, Kind, Label, Message, Name, Route
-from antiphon.messages.saga import STEPS_MAX, Json, Params, SagaDefinition, SagaRetry, Timeout
+from antiphon.messages.saga import STEPS_MAX, Attempts, Json, Params, SagaDefinition, SagaRetry, Timeout
 from antiphon.subjects import INBOX, Template
 
 SAGAS: Final = "sagas"
@@ -35,7 +36,9 @@ DELAY_MS_MAX: Final = 30 * 24 * 3_600_000
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 TicketText = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]?[fb]([2-9]|[1-9][0-9]{1,2})?$", max_length=6)]
-Reply = Annotated[str, StringConstraints(pattern=rf"^{INBOX}\.[A-Za-z0-9_.-]+$", max_length=250)]
+REPLY: Final = re.compile(rf"{INBOX}\.[A-Za-z0-9_.-]{{1,240}}")
+"""Where an end can be told later; other replies are answered by the master that was asked, or not at all."""
+Reply = Annotated[str, StringConstraints(pattern=f"^{REPLY.pattern}$")]
 Code = Annotated[str, StringConstraints(max_length=63)]
 Steps = Annotated[tuple[Name, ...], Field(max_length=STEPS_MAX)]
 Results = Annotated[dict[Name, JsonValue], Field(max_length=STEPS_MAX)]
@@ -207,7 +210,7 @@ class _Told(BaseModel):
     code: Code | None = Field(default=None, description="the wire code of the error")
     text: Label | None = None
     retryable: bool = Field(default=True, description="whether the same command could succeed later")
-    attempts: Count = Field(default=1, description="runs of the handler")
+    attempts: Attempts = Field(default=1, description="runs of the handler")
     took_ms: Count = 0
     instance: Name | None = None
 
@@ -227,4 +230,4 @@ class StepVoided(_Told, Fact):
 
     outcome: Literal["unknown"] = "unknown"
     code: Code | None = "timed_out"
-    attempts: Count = 0
+    attempts: Attempts = 0

@@ -15,7 +15,7 @@ from antiphon.messages.actions import TIMEOUT_MS_MAX
 from antiphon.messages.base import Acknowledged, Count, Kind, Label, Message, Name, Request, Route
 from antiphon.messages.lane import Load
 from antiphon.messages.saga import TIMEOUT_MS_MAX as STEP_MS_MAX
-from antiphon.messages.saga import Json, Params, SagaRetry
+from antiphon.messages.saga import Attempts, Json, Params, SagaRetry
 from antiphon.messages.saga_desk import QUEUE
 from antiphon.messages.saga_history import MASTERS, Code, StepDone, TicketText
 from antiphon.subjects import Template
@@ -31,7 +31,7 @@ class StepEnd(Message):
     code: Code | None = Field(default=None, description="the wire code of the error")
     text: Label | None = None
     retryable: bool = Field(default=True, description="whether the same command could succeed later")
-    attempts: Count = Field(default=1, description="runs of the handler")
+    attempts: Attempts = Field(default=1, description="runs of the handler")
     took_ms: Count = 0
 
 

@@ -47,6 +47,8 @@ def _whole(text: str) -> dict[str, JsonValue]:
         raise InvalidSetting(f"--json-params: {error.strerror}: {text[1:]}") from None
     except ValueError as error:
         raise InvalidSetting(f"--json-params is no JSON: {error}") from None
+    except RecursionError:
+        raise InvalidSetting("--json-params: too deep to read") from None
     if not isinstance(found, dict):
         raise InvalidSetting("--json-params is an object")
     return found  # pyright: ignore[reportUnknownVariableType] - JSON
@@ -62,6 +64,6 @@ def _value(text: str, kind: str) -> JsonValue:
         return text
     try:
         found: JsonValue = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter where it is too deep to be read
         return text
     return found

@@ -63,6 +63,8 @@ def read(file: str) -> FleetFile:
         raise InvalidSetting(f"{name}: {error.strerror}") from None
     except ValueError as error:  # not TOML, or not UTF-8
         raise InvalidSetting(f"{name}: {error}") from None
+    except RecursionError:
+        raise InvalidSetting(f"{name}: too deep to read") from None
 
 
 async def _apply(client: Client, fleet: FleetFile, *, dry_run: bool, prune: bool, yes: bool, output: str) -> int:

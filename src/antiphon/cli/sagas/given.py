@@ -40,8 +40,17 @@ def value(text: str) -> JsonValue:
     """Return a value as it was meant: JSON where it is any, else the text itself."""
     try:
         found: JsonValue = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter where it is too deep to be read
         return text
+    return found
+
+
+def json_value(text: str, option: str) -> JsonValue:
+    """Return a value that has to be JSON; raises `InvalidSetting` for what is not."""
+    try:
+        found: JsonValue = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidSetting(f"{option} {text[:40]!r}: write JSON, a text in quotes") from None
     return found
 
 
@@ -56,6 +65,8 @@ def _whole(file: str) -> dict[str, JsonValue]:
         raise InvalidSetting(f"--input-file: {error.strerror}: {file}") from None
     except ValueError as error:
         raise InvalidSetting(f"--input-file {file}: {error}") from None
+    except RecursionError:
+        raise InvalidSetting(f"--input-file {file}: too deep to read") from None
     if not isinstance(found, dict):
         raise InvalidSetting(f"--input-file {file}: an object is wanted")
     return found  # pyright: ignore[reportUnknownVariableType] - JSON

@@ -77,7 +77,7 @@ def resolve(
         output: how to write how it stands to stdout.
         at: where the server is.
     """
-    told = None if result is None else given.value(result)
+    told = None if result is None else given.json_value(result, "--result")
     return ordered(at, saga, "resolve", output, step=step, outcome=outcome, result=told, text=text)
 
 

@@ -72,7 +72,7 @@ def submit(
 
 def _time_ms(text: str) -> int:
     try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
+        found = datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):  # the latter of a time that no zone can be counted from
         raise InvalidSetting(f"--at {text[:40]!r}: write a time such as 2026-12-24T18:00") from None
-    return max(1, int(found.astimezone().timestamp() * 1_000))
+    return max(1, int(found.timestamp() * 1_000))
