@@ -90,6 +90,13 @@ def test_a_second_recorder_elsewhere_is_a_full_copy(here: Fabric, tmp_path: Path
     until(lambda: seen(tmp_path / "copy", query) == seen(here.data / "stats", query) == [("first",)])
 
 
+def test_without_keys_a_recorder_has_to_be_told_to_answer_everybody(here: Fabric, tmp_path: Path) -> None:
+    done = here.run("run", "recorder", "--nats", "nats://127.0.0.1:1", "--record", str(tmp_path / "open"))
+    assert done.code == 2
+    assert "a recorder needs the fabric's keys" in done.err
+    assert not (tmp_path / "open").exists()
+
+
 def test_up_without_a_recorder(here: Fabric) -> None:
     here.environment["ANTIPHON_RECORD"] = "false"
     up = here.up()
