@@ -30,7 +30,7 @@ log = structlog.get_logger("antiphon.record")
 R = TypeVar("R")
 
 ABSENT_MS = 2_000
-"""How often is looked for a stream that there is not yet."""
+"""How often is looked for a stream that there never was; one that is gone may be made again this moment."""
 STOPPED_MS = 60_000
 """One that was told to stop waits for its end."""
 
@@ -157,7 +157,8 @@ class Recording:
         if now_ms < again_ms:
             return False
         is_there = await self._readers[stream].extent() is not None
-        self._absent[stream] = None if is_there else now_ms + ABSENT_MS
+        pause_ms = 0 if stream in self.store.positions else ABSENT_MS
+        self._absent[stream] = None if is_there else now_ms + pause_ms
         if not is_there:
             self.lags[stream] = 0
         return is_there
