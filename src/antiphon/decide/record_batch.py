@@ -77,14 +77,16 @@ class Batch:
 
 
 Read = Callable[[Taken, Batch, str, Hide], None]
-"""Adds a message to a batch: the message, the batch, the fabric's prefix, and what is stored of a query."""
+"""Adds a message to a batch: the message, the batch, what its subject begins with, and what is stored of a query."""
 
 
 def read(stream: str, messages: Iterable[Taken], prefix: str, hide: Hide = as_is) -> Batch:
     """Return what messages of a stream become."""
-    batch = Batch(stream)
+    batch, one = Batch(stream), source(stream)
+    shard = stream.rpartition("-")[0]
+    beginning = f"{prefix}-{shard}" if shard else prefix
     for message in messages:
-        SOURCES[stream].read(message, batch, prefix, hide)
+        one.read(message, batch, beginning, hide)
     return batch
 
 
@@ -161,7 +163,25 @@ SOURCES: Final[Mapping[str, Source]] = MappingProxyType(
         OUTCOMES: Source(_history, is_masters=True, is_whole=False),
     }
 )
-"""The streams by name, after `<prefix>-`; one that there is not yet is read once there is."""
+"""The streams by name, after `<prefix>-`, and for those of further shards of sagas after `<prefix>-<shard>-`."""
+
+
+def source(stream: str) -> Source:
+    """Return how a stream is read, which may be one of a further shard.
+
+    >>> source("1-sagas") is source("sagas")
+    True
+    """
+    return SOURCES[stream.rpartition("-")[2]]
+
+
+def streams(shards: int) -> tuple[str, ...]:
+    """Return the streams of a fabric whose sagas are spread so; one that there is not yet is read once there is.
+
+    >>> streams(2)
+    ('facts', 'sagas', 'outcomes', '1-sagas', '1-outcomes')
+    """
+    return (*SOURCES, *(f"{at}-{name}" for at in range(1, shards) for name in (SAGAS, OUTCOMES)))
 
 
 def taken(messages: Iterable[Any]) -> list[Taken]:
