@@ -93,6 +93,7 @@ class Sandbox:
 
     async def _work(self, asked: Asked) -> list[Any]:
         kept = {name: os.environ[name] for name in ("SYSTEMROOT", "LD_LIBRARY_PATH") if name in os.environ}
+        kept["MALLOC_ARENA_MAX"] = "1"  # else each of DuckDB's threads takes 64 MiB of the room that a question has
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-I", "-m", "antiphon.stats.worker", env=kept, cwd=self.folder, limit=OUTPUT_BYTES_MAX,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
