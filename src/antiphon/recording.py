@@ -7,6 +7,7 @@ delay a search. To the fabric it is a master that serves no searches: it reads w
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from importlib.metadata import version
 from pathlib import Path
@@ -148,6 +149,7 @@ async def recorder(
     Raises `AlreadyRunning` where another recorder writes there, and `InvalidSetting` where there are no keys and nobody
     has said that it is to be open.
     """
+    os.umask(0o077)  # what this process writes is for its own user alone, whatever folder it is told to write in
     endpoint = resolve(nats, context=context, data=data)
     keys = keys_folder(keys, data, is_open=is_open, role="recorder")
     folder = prepare(folder or (data or default_data_dir()) / RECORD)

@@ -110,6 +110,20 @@ def test_without_keys_a_recorder_has_to_be_told_to_answer_everybody(here: Fabric
     assert not (tmp_path / "open").exists()
 
 
+def test_nothing_of_the_record_is_for_others_whatever_its_folder(here: Fabric, tmp_path: Path) -> None:
+    folder = tmp_path / "shown"
+    folder.mkdir(mode=0o755)
+    (folder / "note.txt").write_text("it was there before")
+    here.environment |= {"ANTIPHON_RECORD_SEAL_MS": "100", "ANTIPHON_RECORD_QUERIES": "hashed"}
+    here.up()
+    here.start("run", "recorder", "--record", str(folder))
+    here.run("search", "anything")
+    until(lambda: bool(list(folder.glob("segments/*.parquet"))) and seen(folder, "SELECT 1 FROM requests") == [(1,)])
+    modes = {path.name: path.stat().st_mode & 0o077 for path in folder.rglob("*") if path.name != "note.txt"}
+    assert {name for name, mode in modes.items() if mode} == set()
+    assert "query.key" in modes
+
+
 def test_up_without_a_recorder(here: Fabric) -> None:
     here.environment["ANTIPHON_RECORD"] = "false"
     up = here.up()
