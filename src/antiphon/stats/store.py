@@ -22,7 +22,7 @@ from antiphon.decide.record_rows import Hide, Row, as_is, timestamp
 from antiphon.decide.record_tables import NAMED, TABLES, TEXT
 from antiphon.errors import RecordUnwritable
 from antiphon.stats import schema
-from antiphon.stats.files import HOT, SEGMENTS
+from antiphon.stats.files import HOT, SEGMENTS, fresh_of, quoted, settle, wal_of
 
 log = structlog.get_logger("antiphon.record")
 
@@ -87,6 +87,22 @@ class Store:
                 connection.close()
             except duckdb.Error as error:
                 log.warning("record.not_closed", error=str(error)[:200])
+
+    def rewrite(self, now_ms: int) -> None:
+        """Write the file anew, so that nothing is left in it of rows that were changed or deleted."""
+        place = self.folder / HOT
+        with self.writing():
+            fresh, connection = fresh_of(place), self.connection
+            connection.execute("CHECKPOINT")
+            connection.execute(f"ATTACH {quoted(fresh)} AS fresh")
+            try:
+                connection.execute(f"COPY FROM DATABASE {place.stem} TO fresh")
+            finally:
+                connection.execute("DETACH fresh")
+            self.close()
+            wal_of(place).unlink(missing_ok=True)  # all of it is in the file
+            settle(fresh, place)
+        self.open(now_ms)
 
     def begin(self, stream: str, position: Position, gap: Gap | None, now_ms: int) -> None:
         """Note from where a stream is read from now on, and what of it is lost."""
