@@ -349,11 +349,12 @@ async def up(settings: Settings, *, data: Path | None = None, started: asyncio.E
         await _until_told(role, server)
 
 
-def recorder_beside(server: EmbeddedServer) -> Companion:
+def recorder_beside(server: EmbeddedServer, log_file: Path | None = None) -> Companion:
     """Return the recorder of an embedded server, a process of its own, which logs only what is wrong."""
     words = ["--nats", server.url, "--keys", str(server.data / FOLDER), "--record", str(server.data / RECORD)]
     level = [] if os.environ.get("ANTIPHON_LOG") else ["--log-level", "warning"]
-    return Companion("recorder", [sys.executable, "-m", "antiphon", "run", "recorder", *words, *level], os.environ)
+    command = [sys.executable, "-m", "antiphon", "run", "recorder", *words, *level]
+    return Companion("recorder", command, os.environ, log_file)
 
 
 @asynccontextmanager
