@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,6 +116,29 @@ def test_requests_tail_and_show(here: Fabric) -> None:
     assert here.run("requests", "show", "'; DROP TABLE requests").code == 2
 
 
+def test_a_request_is_shown_by_how_its_id_begins(here: Fabric) -> None:
+    whole = json.loads(well(here.run("requests", "tail", "-n", "1", "-o", "json")))["request"]
+    assert json.loads(well(here.run("requests", "show", whole[:12], "-o", "json")))["request"] == whole
+    assert json.loads(well(here.run("requests", "show", whole[:12], "-o", "json")))["nodes"]
+    asked = [json.loads(line)["request"] for line in well(here.run("requests", "tail", "-o", "json")).splitlines()]
+    for one in asked:
+        [shared] = [one[:at] for at in range(1, 33) if sum(other.startswith(one[:at]) for other in asked) == 1][:1]
+        assert json.loads(well(here.run("requests", "show", shared, "-o", "json")))["request"] == one
+
+
+def test_what_is_asked_for_has_to_be_some(here: Fabric) -> None:
+    for words in (
+        ("sql", "SELECT 1", "--rows-max", "-5", "--history"),
+        ("sql", "SELECT 1", "--rows-max", "0"),
+        ("requests", "tail", "-n", "0"),
+        ("logs", "-n", "-1"),
+    ):
+        done = here.run(*words)
+        assert (done.code, done.out) == (2, ""), words
+        assert "Must be >= 1" in done.err
+    assert "nothing was asked of a node 'nowhere'" in here.run("stats", "--node", "nowhere").err
+
+
 def test_export(here: Fabric, tmp_path: Path) -> None:
     text = well(here.run("stats", "export", str(tmp_path / "out"), "--table", "requests,node_replies"))
     assert [line.split("\t")[:2] for line in text.splitlines()] == [["requests", "3"], ["node_replies", "3"]]
@@ -124,12 +149,27 @@ def test_export(here: Fabric, tmp_path: Path) -> None:
     assert here.run("stats", "export", str(tmp_path / "x"), "--table", "secrets").code == 2
 
 
+def test_following_shows_what_comes_and_nothing_older_than_asked_for(here: Fabric, tmp_path: Path) -> None:
+    place = tmp_path / "followed"
+    words = [sys.executable, "-m", "antiphon", "requests", "tail", "-n", "1", "-f", "-o", "json"]
+    with place.open("w") as out:
+        following = subprocess.Popen(words, env=here.environment, stdout=out, stderr=subprocess.DEVNULL)
+    last = well(here.run("requests", "tail", "-n", "1", "-o", "json"))
+    until(lambda: last.strip() in place.read_text())
+    assert here.run("search", "what comes then").code == 0
+    until(lambda: "what comes then" in place.read_text())
+    following.terminate()
+    following.wait(10)
+    asked = [json.loads(line)["query"] for line in place.read_text().splitlines()]
+    assert asked == [json.loads(last)["query"], "what comes then"]
+
+
 def test_forget(here: Fabric) -> None:
     [row] = json.loads(well(here.run("sql", "SELECT DISTINCT caller FROM requests", "-o", "json")))
-    caller = row["caller"]
+    caller, asked = row["caller"], count(here)
     text = well(here.run("stats", "forget", caller, "--yes"))
-    assert text.split("\t")[1] == "3"
+    assert text.split("\t")[1] == str(asked)
     query = "SELECT caller, query FROM requests"
-    until(lambda: json.loads(well(here.run("sql", query, "-o", "json"))) == [{"caller": None, "query": None}] * 3)
+    until(lambda: json.loads(well(here.run("sql", query, "-o", "json"))) == [{"caller": None, "query": None}] * asked)
     sealed = (here.data / "stats" / "segments").glob("requests-*")
     assert [path for path in sealed if caller.encode() in path.read_bytes()] == []
