@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib import import_module
 
 from antiphon.cli import say, told
 from antiphon.cli.options import Connection
@@ -56,7 +57,7 @@ def _piped() -> Iterator[str]:
 def _typed() -> Iterator[str]:
     """Yield statements that a person types, with the keys of a line editor; Ctrl-C gives up what is typed so far."""
     with suppress(ImportError):  # not everywhere; lines are typed without it then
-        import readline  # noqa: F401, PLC0415 - input() edits lines with it
+        import_module("readline")  # input() edits lines with it
     say("a statement ends with ; and Ctrl-D ends this; DESCRIBE requests; shows a table's columns")
     waiting: list[str] = []
     while True:
