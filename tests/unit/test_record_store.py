@@ -103,6 +103,24 @@ def test_a_poisoned_fact_is_dead_with_its_bytes_and_stops_nobody(tmp_path: Path)
     store.close()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("hits", 2**31), ("total", 2**63), ("took_us", 2**70), ("delegate", "a" * 50), ("at_ms", 2**60)]
+)
+def test_a_fact_that_no_column_holds_takes_no_other_with_it(tmp_path: Path, name: str, value: object) -> None:
+    store = store_in(tmp_path)
+    told = json.loads(searched(2).model_dump_json())
+    poisoned = json.dumps(told | {name: value}).encode()
+    messages = [message(at, searched(100 + at), searched(200 + at)) for at in range(1, 6)]
+    messages[2] = message(3, searched(1), ("SearchFinished", poisoned), searched(3))
+    dead = write(store, *messages)[1]
+    assert dead == (0 if name == "delegate" else 1)
+    assert rows(store, "SELECT bytes FROM dead_facts") == [(poisoned,)] * dead
+    assert rows(store, "SELECT count(DISTINCT request) FROM requests") == [(11 - dead,)]
+    assert rows(store, "SELECT fact FROM requests WHERE request = 'r3'") == [(2,)]
+    assert store.positions[FACTS].sequence == 5
+    store.close()
+
+
 def test_what_the_tables_refuse_is_dead_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = store_in(tmp_path)
     refused = Refusing(store, "r2")

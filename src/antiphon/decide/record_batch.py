@@ -16,10 +16,12 @@ from pydantic import ValidationError
 
 from antiphon.decide import saga_rows
 from antiphon.decide.record_rows import KINDS, Hide, Place, Row, as_is, rows, timestamp
+from antiphon.decide.record_tables import TABLES
 from antiphon.errors import AntiphonError, Malformed
 from antiphon.messages.records import FACTS
 from antiphon.messages.saga_history import OUTCOMES, SAGAS
 
+WHOLE_BITS: Final[Mapping[str, int]] = MappingProxyType({"SMALLINT": 16, "INTEGER": 32, "BIGINT": 64})
 REASON_CHARS_MAX: Final = 300
 DEAD_BYTES_MAX: Final = 1024 * 1024
 """Of the bytes that are kept of one: as many as a message may have."""
@@ -56,6 +58,8 @@ class Batch:
     """What some messages of one stream have become."""
 
     stream: str
+    is_strict: bool = False
+    """Whether each value is looked at: where the tables have refused a message, one fact shall take no other along."""
     rows: dict[str, list[Row]] = field(default_factory=dict[str, list[Row]])
     facts: int = 0
     dead: int = 0
@@ -80,9 +84,9 @@ Read = Callable[[Taken, Batch, str, Hide], None]
 """Adds a message to a batch: the message, the batch, what its subject begins with, and what is stored of a query."""
 
 
-def read(stream: str, messages: Iterable[Taken], prefix: str, hide: Hide = as_is) -> Batch:
+def read(stream: str, messages: Iterable[Taken], prefix: str, hide: Hide = as_is, *, is_strict: bool = False) -> Batch:
     """Return what messages of a stream become."""
-    batch, one = Batch(stream), source(stream)
+    batch, one = Batch(stream, is_strict), source(stream)
     shard = stream.rpartition("-")[0]
     beginning = f"{prefix}-{shard}" if shard else prefix
     for message in messages:
@@ -111,8 +115,24 @@ def _facts(message: Taken, batch: Batch, _prefix: str, hide: Hide) -> None:
         except (ValidationError, AntiphonError, ValueError, OverflowError) as error:
             batch.bury(place, line.kind, data, str(error))
             continue
+        if batch.is_strict and (why := next(filter(None, (refused(*row) for row in found)), None)):
+            batch.bury(place, line.kind, data, why)
+            continue
         for table, row in found:
             batch.add(table, row)
+
+
+def refused(table: str, row: Row) -> str | None:
+    """Return why a table does not take a row, as far as its values tell.
+
+    >>> refused("gaps", (None, "facts", 1, 2**63, "retention"))
+    'last_seq: 9223372036854775808 is no BIGINT'
+    """
+    for (column, kind), value in zip(TABLES[table].items(), row, strict=True):
+        bits = WHOLE_BITS.get(kind)
+        if bits is not None and isinstance(value, int) and not -(2 ** (bits - 1)) <= value < 2 ** (bits - 1):
+            return f"{column}: {value} is no {kind}"
+    return None
 
 
 def _rows(kind: str, data: bytes, place: Place, hide: Hide) -> Iterator[tuple[str, Row]]:
