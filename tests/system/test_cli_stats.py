@@ -97,6 +97,11 @@ def test_stats_for_people_for_programs_and_the_sql_behind(here: Fabric) -> None:
     assert whole["requests"][0]["requests"] == 3
     assert [row["node"] for row in whole["slowest nodes"]] == ["docs"]
     assert whole["latency"][0]["p50_ms"] > 0
+    for since, places in (("10min", 11), ("1h", 61), ("30d", 61)):
+        traffic = json.loads(well(here.run("stats", "-o", "json", "--since", since)))["traffic"]
+        assert places <= len(traffic) <= 61, since
+        assert sum(row["requests"] for row in traffic) == 3
+        assert [row["since"] for row in traffic] == sorted(row["since"] for row in traffic)
     shown = well(here.run("stats", "--sql"))
     latency = next(one for one in shown.split(";\n") if "-- latency" in one)
     assert '"p50_ms": ' in well(here.run("sql", latency, "-o", "json"))
@@ -114,6 +119,14 @@ def test_requests_tail_and_show(here: Fabric) -> None:
     assert [node["node"] for node in one["nodes"]] == ["docs"]
     assert here.run("requests", "show", "no-such").code == 2
     assert here.run("requests", "show", "'; DROP TABLE requests").code == 2
+
+
+def test_what_is_older_than_asked_for_is_not_shown_also_where_nothing_has_happened_since(here: Fabric) -> None:
+    snapshot = here.data / "stats" / "antiphon.duckdb"
+    text = well(here.run("stats", "--sql", "--since", "1s"))
+    [requests] = [one.partition("\n")[2] for one in text.split(";\n") if "-- requests\n" in one]
+    with duckdb.connect(str(snapshot), read_only=True) as opened:
+        until(lambda: (opened.execute(requests).fetchone() or ("?",))[0] == 0)
 
 
 def test_a_request_is_shown_by_how_its_id_begins(here: Fabric) -> None:

@@ -48,7 +48,7 @@ def export(place: Path, folder: Path, names: list[str], form: str, since_ms: int
     with opened(place) as connection:
         for name in names:
             target = folder / f"{name}.{form}"
-            where = "WHERE ts >= (SELECT max(ts) FROM snapshot_of) - to_milliseconds(?)" if since_ms else ""
+            where = "WHERE ts >= (now() AT TIME ZONE 'UTC') - to_milliseconds(?)" if since_ms else ""
             query = f"COPY (SELECT * FROM {name} {where} ORDER BY ts) TO {quoted(target)} (FORMAT {form})"  # noqa: S608 - our own names
             found = connection.execute(query, [since_ms] if since_ms else []).fetchone()
             written[name] = int(found[0]) if found else 0

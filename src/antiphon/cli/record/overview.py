@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from antiphon.messages.stats import StatsTable
 
 BLOCKS = "▁▂▃▄▅▆▇█"
-SPARK_CHARS = 60
+SPARK_CHARS = 61
 ROWS_MAX = 2_000
 
 
