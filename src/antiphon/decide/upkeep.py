@@ -48,6 +48,13 @@ class UpkeepState:
     is_changed: bool = True
     """Whether there is anything that the last snapshot does not show."""
 
+    def turn_back(self, now_ms: int) -> None:
+        """Take what was done in the future to be done now: the clock has gone backward, and nothing waits for it."""
+        self.open_since_ms = None if self.open_since_ms is None else min(self.open_since_ms, now_ms)
+        self.compacted_ms = min(self.compacted_ms, now_ms)
+        self.discarded_ms = min(self.discarded_ms, now_ms)
+        self.snapshot_ms = min(self.snapshot_ms, now_ms)
+
 
 def due(state: UpkeepState, now_ms: int, bounds: UpkeepBounds) -> Job | None:
     """Return what is to be done now, or None."""
