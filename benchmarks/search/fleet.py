@@ -14,7 +14,7 @@ import multiprocessing
 import os
 import random
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ from antiphon.runtime.loop import run
 from antiphon.settings import Settings
 from benchmarks.search import by_hand
 
-FULL, BARE = "antiphon", "bare"
-"""Two fabrics on one server: everything on; and one simple fusion without facts."""
+FULL, BARE, UNTOLD = "antiphon", "bare", "untold"
+"""Fabrics on one server: everything on; one simple fusion without facts; and all but facts."""
 HITS = 10
 WORDS = [f"{a}{b}{c}" for a in ("ba", "ke", "li", "mo", "su") for b in ("na", "ri", "to", "ve") for c in (*"lns", "")]
 QUERIES = [" ".join(random.Random(seed).sample(WORDS, 3)) for seed in range(64)]
@@ -98,25 +98,25 @@ async def until_told() -> None:
     await told.wait()
 
 
-def nodes(url: str, here: range) -> Callable[[], Coroutine[Any, Any, None]]:
+def nodes(url: str, here: range, prefixes: Sequence[str] = (FULL, BARE)) -> Callable[[], Coroutine[Any, Any, None]]:
     """Return the main of a process that holds some nodes, each on connections of its own."""
 
     async def main() -> None:
         for at in here:
-            await _node(url, at)
+            await _node(url, at, prefixes)
         await until_told()
 
     return main
 
 
-async def _node(url: str, at: int) -> None:
+async def _node(url: str, at: int, prefixes: Sequence[str]) -> None:
     found = documents(at)
     hits = [Hit(**one, text=one["snippet"]) for one in found]
 
     async def search(_query: Query) -> list[Hit]:
         return hits
 
-    for prefix in (FULL, BARE):
+    for prefix in prefixes:
         one = Node(f"node-{at}", instance="one", description="benchmark")
         one.search(search)
         await one.start(bus=await connect(one.name, nats=url, prefix=prefix))
@@ -135,14 +135,13 @@ async def _node(url: str, at: int) -> None:
 
 
 def master(url: str, prefix: str) -> Callable[[], Coroutine[Any, Any, None]]:
-    """Return the main of a master process: everything on, or bare."""
+    """Return the main of a master process: everything on, or bare, or all but facts."""
 
     async def main() -> None:
-        bare = prefix == BARE
         settings = Settings(
             prefix=prefix,
-            fusion="rrf" if bare else "evidence",
-            tell_facts=not bare,
+            fusion="rrf" if prefix == BARE else "evidence",
+            tell_facts=prefix == FULL,
             caller_per_minute=0,
             actions_per_minute=0,
             admit_delay_ms=10_000,  # it is to measure, not to shed, also where others keep the machine busy

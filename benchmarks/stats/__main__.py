@@ -13,12 +13,21 @@ import structlog
 
 from benchmarks import report
 from benchmarks.report import Goal
+from benchmarks.stats.cost import cost, summed
 from benchmarks.stats.kills import kill_loop
-from benchmarks.stats.load import RATE, load
+from benchmarks.stats.load import RATE, SNAPSHOT_RATE, load
 from benchmarks.stats.views import measure
 
-FULL = {"facts": 40_000, "kills": 60, "burst": 100_000, "steady_s": 20, "replies": 10_000_000}
-QUICK = {"facts": 2_000, "kills": 3, "burst": 15_000, "steady_s": 4, "replies": 500_000}
+FULL = {
+    "facts": 40_000,
+    "kills": 60,
+    "burst": 100_000,
+    "steady_s": 20,
+    "replies": 10_000_000,
+    "rounds": 7,
+    "seconds": 3,
+}
+QUICK = {"facts": 2_000, "kills": 3, "burst": 15_000, "steady_s": 4, "replies": 500_000, "rounds": 2, "seconds": 1}
 
 
 def main() -> int:
@@ -31,12 +40,14 @@ def main() -> int:
     size = QUICK if given.quick else FULL
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for part in ("kills", "load", "views"):
+        for part in ("kills", "load", "views", "cost"):
             (folder / part).mkdir()
         report.note(f"{size['replies']} replies, a view after the other", as_json=given.json)
         times = measure(folder / "views", size["replies"])
         report.note(f"{size['burst']} facts at once, then {RATE} a second", as_json=given.json)
         borne = asyncio.run(load(folder / "load", size["burst"], size["steady_s"]))
+        report.note(f"{size['rounds']} rounds of searches with and without", as_json=given.json)
+        paid = asyncio.run(cost(folder / "cost", size["rounds"], size["seconds"]))
         report.note(f"{size['facts']} facts, {size['kills']} kills, seed {given.seed}", as_json=given.json)
         count = asyncio.run(kill_loop(folder / "kills", size["facts"], size["kills"], given.seed))
     if not given.json:
@@ -51,6 +62,11 @@ def main() -> int:
         Goal(f"largest lag at {RATE} facts/s, ms", borne.lag_ms, None, "<= 1000"),
         Goal(f"slowest view over {size['replies']} replies of one day, s", slowest,
              slowest - min(times.views_s.values()), "<= 1.0"),
+        Goal(f"lag while {size['burst']} facts told at once are worked off, ms", borne.burst_lag_ms, None, "<= 60000"),
+        Goal(f"a snapshot at {SNAPSHOT_RATE} requests/s, ms", borne.snapshot_ms, None, "<= 1000"),
+        Goal(f"share of the time that snapshots take at {SNAPSHOT_RATE}/s", borne.snapshot_duty, None, "<= 0.1"),
+        Goal("searches a second, with the record / without", *summed(paid.throughput), ">= 0.95"),
+        Goal("master's CPU a search, with the record / without", *summed(paid.master_cpu), "<= 1.05"),
         Goal("a snapshot of the largest open segment, s", times.snapshot_s, None, "<= 1.0"),
         Goal("Parquet of a request with ten replies, bytes", borne.request_bytes, None, "<= 200"),
     ]  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from antiphon.bus.codec import encode
 from antiphon.messages.facts import SearchFinished
+from antiphon.messages.records import RecorderReported
 from antiphon.messages.search import Coverage, NodeLine, Outcome
 from antiphon.stats import segments
 from antiphon.stats.store import Store
@@ -18,6 +19,8 @@ from benchmarks.stats.recorder import Fabric, fabric
 NODES = 10
 RATE = 5_000
 """Facts a second, as GOALS.md says."""
+SNAPSHOT_RATE = 500
+"""Requests a second while snapshots are timed."""
 TICK_S = 0.02
 
 
@@ -28,11 +31,17 @@ class Load:
     Attributes:
         per_s: facts a second while it had more to do than it could.
         lag_ms: the largest lag that it reported at `RATE`.
+        burst_lag_ms: the same while it worked off the burst.
+        snapshot_ms: how long a snapshot took at `SNAPSHOT_RATE`, the mean.
+        snapshot_duty: which share of the time they took then.
         request_bytes: of Parquet, roll-ups included, for a request with its ten replies.
     """
 
     per_s: float
     lag_ms: int
+    burst_lag_ms: int
+    snapshot_ms: float
+    snapshot_duty: float
     request_bytes: float
 
 
@@ -73,8 +82,15 @@ async def load(folder: Path, burst: int, steady_s: float) -> Load:
         os.sched_setaffinity(made.process.pid, {max(os.sched_getaffinity(0))})
         facts = [fact(number, made.bus.clock.wall_ms() + number) for number in range(burst)]
         per_s = await _burst(made, facts, burst)
-        lag_ms = await _steady(made, facts, steady_s)
-    return Load(per_s, lag_ms, _request_bytes(made.record))
+        burst_lag_ms = max(one.lag_ms for one in made.reports)
+        await made.caught_up(120)
+        during = await _steady(made, facts, RATE, steady_s)
+        lag_ms = max((one.lag_ms for one in during), default=0)
+        during = await _steady(made, facts, SNAPSHOT_RATE, steady_s)
+        count = during[-1].snapshots - during[0].snapshots
+        took_ms = during[-1].snapshots_ms - during[0].snapshots_ms
+        duty = took_ms / (during[-1].at_ms - during[0].at_ms)
+    return Load(per_s, lag_ms, burst_lag_ms, took_ms / max(1, count), duty, _request_bytes(made.record))
 
 
 def _request_bytes(record: Path) -> float:
@@ -101,15 +117,16 @@ async def _burst(made: Fabric, facts: list[bytes], burst: int) -> float:
     return burst / (time.monotonic() - began)
 
 
-async def _steady(made: Fabric, facts: list[bytes], seconds: float) -> int:
+async def _steady(made: Fabric, facts: list[bytes], rate: int, seconds: float) -> list[RecorderReported]:
+    """Tell so many facts a second, and return what the recorder has reported meanwhile."""
     begin_ms = made.bus.clock.wall_ms()
     end, due, sent = time.monotonic() + seconds, time.monotonic(), 0
     while time.monotonic() < end:
-        for _ in range(round(RATE * TICK_S)):
+        for _ in range(round(rate * TICK_S)):
             made.keeper.keep("SearchFinished", facts[sent % len(facts)])
             sent += 1
         due += TICK_S
         await asyncio.sleep(max(0.0, due - time.monotonic()))
-    during = [one.lag_ms for one in made.reports if one.at_ms > begin_ms]
+    during = [one for one in made.reports if one.at_ms > begin_ms]
     await made.caught_up(120)
-    return max(during, default=0)
+    return during

@@ -48,7 +48,8 @@ class Fabric:
 
     async def start_recorder(self) -> None:
         """Start a recorder; it is not waited for."""
-        words = ["run", "recorder", "--nats", self.server.url, "--record", str(self.record), "--log-level", "warning"]
+        words = ["run", "recorder", "--open", "--nats", self.server.url, "--record", str(self.record)]
+        words += ["--log-level", "warning"]
         with (self.folder / "recorder.log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "antiphon", *words, env={**os.environ, **self.settings}, stdout=log, stderr=log

@@ -24,7 +24,8 @@ FROM (SELECT range AS i, make_timestamp({end} - (range * {step})) AS ts FROM ran
 REPLIES = """
 INSERT INTO node_replies SELECT ts, 'master', i, 0, 'r' || i, 'node-' || n, 'i' || (i % 3),
     CASE WHEN i % 40 = 0 AND n = 3 THEN 'timed_out' ELSE 'answered' END, 10, (n < 3)::INT * 3,
-    800 + (i * 7919 + n * 104729) % 40000, NULL, NULL, 1, []
+    800 + (i * 7919 + n * 104729) % 40000, NULL, NULL, 1, [],
+    4500, CASE WHEN i % 50 = 7 AND n = 5 THEN 'won' END, (i % 50 = 7 AND n = 5)::INT * 30000, false
 FROM (SELECT range AS i, make_timestamp({end} - (range * {step})) AS ts FROM range({count})), range({nodes}) AS t(n)"""
 
 

@@ -306,19 +306,19 @@ async def master(
     await _until_told(role)
 
 
-def keys_folder(keys: Path | None, data: Path | None, *, is_open: bool) -> Path | None:
-    """Return the keys that a master runs with, None for one that is to be open.
+def keys_folder(keys: Path | None, data: Path | None, *, is_open: bool, role: str = "master") -> Path | None:
+    """Return the keys that a master or a recorder runs with, None for one that is to be open.
 
     Raises `InvalidSetting` where neither is so: nobody shall run an open fabric because he has left out an option.
     """
     if is_open:
         if keys is not None:
-            raise InvalidSetting("--open is for a master without keys: leave it out, or --keys and $ANTIPHON_KEYS")
+            raise InvalidSetting(f"--open is for a {role} without keys: leave it out, or --keys and $ANTIPHON_KEYS")
         return None
     folder = keys or (data or default_data_dir()) / FOLDER
     if keys is None and not folder.is_dir():
         raise InvalidSetting(
-            f"a master needs the fabric's keys, and there are none at {folder}: `antiphon nats-config` makes them, "
+            f"a {role} needs the fabric's keys, and there are none at {folder}: `antiphon nats-config` makes them, "
             "--keys DIR or $ANTIPHON_KEYS names others; --open does without, and whoever reaches the server may do all"
         )
     return folder
@@ -349,11 +349,12 @@ async def up(settings: Settings, *, data: Path | None = None, started: asyncio.E
         await _until_told(role, server)
 
 
-def recorder_beside(server: EmbeddedServer) -> Companion:
+def recorder_beside(server: EmbeddedServer, log_file: Path | None = None) -> Companion:
     """Return the recorder of an embedded server, a process of its own, which logs only what is wrong."""
     words = ["--nats", server.url, "--keys", str(server.data / FOLDER), "--record", str(server.data / RECORD)]
     level = [] if os.environ.get("ANTIPHON_LOG") else ["--log-level", "warning"]
-    return Companion("recorder", [sys.executable, "-m", "antiphon", "run", "recorder", *words, *level], os.environ)
+    command = [sys.executable, "-m", "antiphon", "run", "recorder", *words, *level]
+    return Companion("recorder", command, os.environ, log_file)
 
 
 @asynccontextmanager

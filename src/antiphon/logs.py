@@ -97,7 +97,7 @@ def configure(
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=lambda *_: _Lines(target),
+        logger_factory=_Factory(target),
         cache_logger_on_first_use=True,
     )
     root = logging.getLogger()
@@ -105,6 +105,17 @@ def configure(
     root.setLevel(number)
     for name in QUIET:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
+
+
+class _Factory:
+    """Makes the logger that all others of this process write to."""
+
+    def __init__(self, target: TextIO) -> None:
+        self._lines = _Lines(target)
+
+    def __call__(self, *_args: object) -> _Lines:
+        """Return it; who asks does not matter."""
+        return self._lines
 
 
 class _Lines:

@@ -252,7 +252,12 @@ class Settings(BaseSettings):
 
     def recording(self) -> RecordingBounds:
         """Return how a recorder reads its streams."""
-        return RecordingBounds(rows=self.record_batch_rows, wait_ms=self.record_batch_ms, retry_ms=self.record_retry_ms)
+        return RecordingBounds(
+            rows=self.record_batch_rows,
+            wait_ms=self.record_batch_ms,
+            retry_ms=self.record_retry_ms,
+            shards=self.saga_shards,
+        )
 
     def upkeep(self) -> UpkeepBounds:
         """Return when a recorder seals, merges, discards and copies."""

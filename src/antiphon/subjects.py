@@ -64,13 +64,13 @@ class Template:
     def __init__(self, text: str) -> None:
         self.text = text
         self.keys: tuple[str, ...] = tuple(KEY.findall(text))
-        self._tokens = text.split(".")
         self._shape = re.compile(KEY.sub(r"(?P<\1>[^.]+)", text.replace(".", r"\.")))
-        assert all(KEY.fullmatch(t) or TOKEN.fullmatch(t) for t in self._tokens), text
+        self._format = KEY.sub("%s", text)
+        assert all(KEY.fullmatch(t) or TOKEN.fullmatch(t) for t in text.split(".")), text
 
     def subject(self, *, prefix: str = PREFIX, **keys: str) -> str:
         """Return the subject with every key filled in; raise `InvalidName` for a key that is no token."""
-        return _filled(self.text, prefix, tuple(sorted(keys.items())))
+        return f"{prefix}.{VERSION}.{self._format % tuple([token(keys[key]) for key in self.keys])}"
 
     def pattern(self, *, prefix: str = PREFIX, **keys: str) -> str:
         """Return the subscription subject: given keys are fixed, the others are `*`."""
@@ -86,12 +86,6 @@ class Template:
 
     def __repr__(self) -> str:
         return f"Template({self.text!r})"
-
-
-@lru_cache(maxsize=4096)
-def _filled(text: str, prefix: str, keys: tuple[tuple[str, str], ...]) -> str:
-    given = dict(keys)
-    return f"{prefix}.{VERSION}." + KEY.sub(lambda m: token(given[m[1]]), text)
 
 
 @lru_cache(maxsize=4096)

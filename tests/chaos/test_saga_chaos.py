@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from benchmarks.saga import audit
 from benchmarks.saga.chaos import chaos
+from msgspec.structs import replace
 
 from antiphon import Saga
 from antiphon.decide.saga_log import Entry

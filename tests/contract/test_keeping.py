@@ -142,3 +142,42 @@ async def test_a_message_whose_acknowledgement_was_lost_is_not_stored_again(buse
         tell(facts, 3)
         await until(lambda: keeper.kept == 3)
         assert await kept(bus) == [1, 2, 3]
+
+
+class Slow:
+    """A journal whose answers wait until they are let go."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.asked = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def append(
+        self, subject: str, data: bytes, *, over: str | None = None, last: int = 0, keep_ms: int | None = None
+    ) -> int | None:
+        self.asked.set()
+        await self.go.wait()
+        return await self.journal.append(subject, data, over=over, last=last, keep_ms=keep_ms)
+
+    async def last(self, *patterns: str) -> list[Stored]:
+        return await self.journal.last(*patterns)
+
+
+async def test_a_stop_while_a_message_is_on_its_way_keeps_each_fact_once(buses: Buses) -> None:
+    bus = await buses.open("master")
+    async with keeping(bus) as (facts, keeper):
+        tell(facts, 1)
+        await until(lambda: keeper.kept == 1)
+        journal = keeper._journal
+        assert journal is not None
+        slow = Slow(journal)
+        keeper._journal = cast("Journal", slow)
+        tell(facts, 2, 3)
+        await slow.asked.wait()
+        tell(facts, 4)
+        stopping = asyncio.ensure_future(keeper.stop())
+        await asyncio.sleep(0)
+        slow.go.set()
+        await stopping
+        assert await kept(bus) == [1, 2, 3, 4]
+        assert (keeper.kept, keeper.waiting, keeper.dropped) == (4, 0, 0)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from antiphon.actors.recording import Recording
+from antiphon.actors.saga_book import SagaBook
 from antiphon.bus.assets import facts_of, outcomes_of, sagas_of
 from antiphon.bus.bus import Bus
 from antiphon.bus.protocol import Journal
@@ -25,11 +26,12 @@ QUICK = RecordingBounds(wait_ms=5, retry_ms=5)
 
 
 @asynccontextmanager
-async def recording(bus: Bus, folder: Path) -> AsyncIterator[Recording]:
+async def recording(bus: Bus, folder: Path, bounds: RecordingBounds = QUICK) -> AsyncIterator[Recording]:
     """A recording that runs; its store can be read once it has stopped."""
+    folder.mkdir(exist_ok=True)  # noqa: ASYNC240 - a test
     threads = Threads(1, "record")
     store = Store(folder, bus.prefix)
-    made = Recording(bus, store, threads, Upkeep(store), QUICK)
+    made = Recording(bus, store, threads, Upkeep(store), bounds)
     await made.start()
     running = asyncio.ensure_future(made.run())
     try:
@@ -130,3 +132,28 @@ async def test_the_streams_of_sagas_are_read_too(buses: Buses, tmp_path: Path) -
     found = requests(tmp_path, "SELECT event FROM saga_events ORDER BY ts, seq")
     assert sorted(str(one) for (one,) in found) == ["commanded", "ended", "outcome", "started"]
     assert requests(tmp_path, "SELECT count(*) FROM gaps") == [(0,)]
+
+
+async def test_sagas_of_every_shard_are_recorded(buses: Buses, tmp_path: Path) -> None:
+    bus = await buses.open("master")
+    book = await SagaBook.open(bus, keep_ms=1_000, shards=3, bytes_max=10**8)
+    started = (Path(__file__).parents[1] / "golden" / "messages" / "SagaStarted.json").read_bytes()
+    names = [f"s{number}" for number in range(20)]
+    for name in names:
+        shard = book.shard(name)
+        assert await shard.sagas.append(shard.of(name, "k.start"), started) is not None
+    async with recording(bus, tmp_path, replace(QUICK, shards=3)) as made:
+        await until(lambda: made.rows == len(names))
+        assert made.dead == 0
+    found = requests(tmp_path, "SELECT saga FROM saga_events WHERE event = 'started'")
+    assert sorted(str(one) for (one,) in found) == sorted(names)
+    assert len(requests(tmp_path, "SELECT stream FROM stream_position WHERE seq > 0")) == 3
+
+
+async def test_what_has_gathered_is_read_at_once_however_few_rows_a_message_has(buses: Buses, tmp_path: Path) -> None:
+    bus = await buses.open("master")
+    await tell(bus, await stream(bus), *range(1, 36))
+    for name, bounds in (("messages", {"messages_max": 10}), ("bytes", {"bytes_max": 8_000})):
+        slow = replace(RecordingBounds(wait_ms=3_600_000), **bounds)
+        async with recording(bus, tmp_path / name, slow) as made:
+            await until(lambda: made.rows == 140)

@@ -68,7 +68,10 @@ def test_it_stays_up_and_leaves_nothing(here: Fabric, how: signal.Signals) -> No
     assert f"process {demo.pid}" in second.err
 
     family = children(demo.pid)
-    assert len(family) == 6
+    assert len(family) == 7, "the server, five nodes and the recorder"
+    until(lambda: "compress data with gzip" in here.run("requests", "tail").out)
+    asked = [line.rpartition("\t")[2] for line in here.run("requests", "tail").out.splitlines()]
+    assert len(asked) == 4, "its own questions are recorded, too"
     demo.send_signal(how)
     assert demo.wait(BOUND_S) == (-how if how is signal.SIGKILL else 0)
     if how is not signal.SIGKILL or sys.platform == "linux":

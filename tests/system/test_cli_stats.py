@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,6 +97,11 @@ def test_stats_for_people_for_programs_and_the_sql_behind(here: Fabric) -> None:
     assert whole["requests"][0]["requests"] == 3
     assert [row["node"] for row in whole["slowest nodes"]] == ["docs"]
     assert whole["latency"][0]["p50_ms"] > 0
+    for since, places in (("10min", 11), ("1h", 61), ("30d", 61)):
+        traffic = json.loads(well(here.run("stats", "-o", "json", "--since", since)))["traffic"]
+        assert places <= len(traffic) <= 61, since
+        assert sum(row["requests"] for row in traffic) == 3
+        assert [row["since"] for row in traffic] == sorted(row["since"] for row in traffic)
     shown = well(here.run("stats", "--sql"))
     latency = next(one for one in shown.split(";\n") if "-- latency" in one)
     assert '"p50_ms": ' in well(here.run("sql", latency, "-o", "json"))
@@ -114,6 +121,37 @@ def test_requests_tail_and_show(here: Fabric) -> None:
     assert here.run("requests", "show", "'; DROP TABLE requests").code == 2
 
 
+def test_what_is_older_than_asked_for_is_not_shown_also_where_nothing_has_happened_since(here: Fabric) -> None:
+    snapshot = here.data / "stats" / "antiphon.duckdb"
+    text = well(here.run("stats", "--sql", "--since", "1s"))
+    [requests] = [one.partition("\n")[2] for one in text.split(";\n") if "-- requests\n" in one]
+    with duckdb.connect(str(snapshot), read_only=True) as opened:
+        until(lambda: (opened.execute(requests).fetchone() or ("?",))[0] == 0)
+
+
+def test_a_request_is_shown_by_how_its_id_begins(here: Fabric) -> None:
+    whole = json.loads(well(here.run("requests", "tail", "-n", "1", "-o", "json")))["request"]
+    assert json.loads(well(here.run("requests", "show", whole[:12], "-o", "json")))["request"] == whole
+    assert json.loads(well(here.run("requests", "show", whole[:12], "-o", "json")))["nodes"]
+    asked = [json.loads(line)["request"] for line in well(here.run("requests", "tail", "-o", "json")).splitlines()]
+    for one in asked:
+        [shared] = [one[:at] for at in range(1, 33) if sum(other.startswith(one[:at]) for other in asked) == 1][:1]
+        assert json.loads(well(here.run("requests", "show", shared, "-o", "json")))["request"] == one
+
+
+def test_what_is_asked_for_has_to_be_some(here: Fabric) -> None:
+    for words in (
+        ("sql", "SELECT 1", "--rows-max", "-5", "--history"),
+        ("sql", "SELECT 1", "--rows-max", "0"),
+        ("requests", "tail", "-n", "0"),
+        ("logs", "-n", "-1"),
+    ):
+        done = here.run(*words)
+        assert (done.code, done.out) == (2, ""), words
+        assert "Must be >= 1" in done.err
+    assert "nothing was asked of a node 'nowhere'" in here.run("stats", "--node", "nowhere").err
+
+
 def test_export(here: Fabric, tmp_path: Path) -> None:
     text = well(here.run("stats", "export", str(tmp_path / "out"), "--table", "requests,node_replies"))
     assert [line.split("\t")[:2] for line in text.splitlines()] == [["requests", "3"], ["node_replies", "3"]]
@@ -124,12 +162,27 @@ def test_export(here: Fabric, tmp_path: Path) -> None:
     assert here.run("stats", "export", str(tmp_path / "x"), "--table", "secrets").code == 2
 
 
+def test_following_shows_what_comes_and_nothing_older_than_asked_for(here: Fabric, tmp_path: Path) -> None:
+    place = tmp_path / "followed"
+    words = [sys.executable, "-m", "antiphon", "requests", "tail", "-n", "1", "-f", "-o", "json"]
+    with place.open("w") as out:
+        following = subprocess.Popen(words, env=here.environment, stdout=out, stderr=subprocess.DEVNULL)
+    last = well(here.run("requests", "tail", "-n", "1", "-o", "json"))
+    until(lambda: last.strip() in place.read_text())
+    assert here.run("search", "what comes then").code == 0
+    until(lambda: "what comes then" in place.read_text())
+    following.terminate()
+    following.wait(10)
+    asked = [json.loads(line)["query"] for line in place.read_text().splitlines()]
+    assert asked == [json.loads(last)["query"], "what comes then"]
+
+
 def test_forget(here: Fabric) -> None:
     [row] = json.loads(well(here.run("sql", "SELECT DISTINCT caller FROM requests", "-o", "json")))
-    caller = row["caller"]
+    caller, asked = row["caller"], count(here)
     text = well(here.run("stats", "forget", caller, "--yes"))
-    assert text.split("\t")[1] == "3"
+    assert text.split("\t")[1] == str(asked)
     query = "SELECT caller, query FROM requests"
-    until(lambda: json.loads(well(here.run("sql", query, "-o", "json"))) == [{"caller": None, "query": None}] * 3)
+    until(lambda: json.loads(well(here.run("sql", query, "-o", "json"))) == [{"caller": None, "query": None}] * asked)
     sealed = (here.data / "stats" / "segments").glob("requests-*")
     assert [path for path in sealed if caller.encode() in path.read_bytes()] == []

@@ -140,6 +140,7 @@ def test_commands_are_the_command_lines_own(path: Path) -> None:
         assert callable(command)
 
 
+@pytest.mark.timeout(600)  # a page has dozens of commands, each a process
 @pytest.mark.parametrize("path", WITH_EXITS, ids=label)
 def test_commands_end_as_the_page_says(path: Path, here: Fabric) -> None:
     blog = here.running[-1]

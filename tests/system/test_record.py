@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import signal
@@ -17,7 +18,19 @@ from benchmarks.stats import recorder
 from benchmarks.stats.kills import counted
 from cli_process import Fabric, fabric, until
 
+from antiphon.actors.recording import Recording
+from antiphon.bus.assets import facts_of
+from antiphon.bus.connect import connect
+from antiphon.bus.endpoint import resolve
+from antiphon.bus.server import EmbeddedServer
+from antiphon.decide.record_bounds import RecordingBounds
 from antiphon.messages.facts import InstanceChanged
+from antiphon.messages.records import FACTS
+from antiphon.runtime.threads import Threads
+from antiphon.stats.store import Store
+from antiphon.stats.upkeep import Upkeep
+from fabrics import until as wait_until
+from records import message, searched
 
 
 @pytest.fixture
@@ -90,6 +103,27 @@ def test_a_second_recorder_elsewhere_is_a_full_copy(here: Fabric, tmp_path: Path
     until(lambda: seen(tmp_path / "copy", query) == seen(here.data / "stats", query) == [("first",)])
 
 
+def test_without_keys_a_recorder_has_to_be_told_to_answer_everybody(here: Fabric, tmp_path: Path) -> None:
+    done = here.run("run", "recorder", "--nats", "nats://127.0.0.1:1", "--record", str(tmp_path / "open"))
+    assert done.code == 2
+    assert "a recorder needs the fabric's keys" in done.err
+    assert not (tmp_path / "open").exists()
+
+
+def test_nothing_of_the_record_is_for_others_whatever_its_folder(here: Fabric, tmp_path: Path) -> None:
+    folder = tmp_path / "shown"
+    folder.mkdir(mode=0o755)
+    (folder / "note.txt").write_text("it was there before")
+    here.environment |= {"ANTIPHON_RECORD_SEAL_MS": "100", "ANTIPHON_RECORD_QUERIES": "hashed"}
+    here.up()
+    here.start("run", "recorder", "--record", str(folder))
+    here.run("search", "anything")
+    until(lambda: bool(list(folder.glob("segments/*.parquet"))) and seen(folder, "SELECT 1 FROM requests") == [(1,)])
+    modes = {path.name: path.stat().st_mode & 0o077 for path in folder.rglob("*") if path.name != "note.txt"}
+    assert {name for name, mode in modes.items() if mode} == set()
+    assert "query.key" in modes
+
+
 def test_up_without_a_recorder(here: Fabric) -> None:
     here.environment["ANTIPHON_RECORD"] = "false"
     up = here.up()
@@ -129,6 +163,38 @@ async def test_a_stream_that_is_made_again_is_seen(tmp_path: Path) -> None:
         await client.close()
         made.keeper._journal = None  # a master that starts anew would make it; this one is told to
         facts(made, 50, 50)
+        await made.until(lambda one: one.gaps == 1, 60)
         await made.caught_up()
     count = counted(made.record)
     assert (count.rows, count.distinct, count.gaps) == (100, 100, 1)
+
+
+async def test_a_stream_that_is_gone_is_looked_for_in_every_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("antiphon.actors.recording.ABSENT_MS", 3_600_000)
+    async with await EmbeddedServer.start(tmp_path / "server") as server:
+        bus = await connect("master", endpoint=resolve(server.url))
+        client = await nats.connect(server.url)
+        store, threads = Store(tmp_path, bus.prefix), Threads(1, "record")
+        made = Recording(bus, store, threads, Upkeep(store), RecordingBounds(wait_ms=5))
+
+        async def tell(number: int) -> None:
+            journal = await bus.transport.journal(facts_of(bus.prefix))
+            subject = f"{bus.prefix}.v1.record.facts.master"
+            assert await journal.append(subject, message(number, searched(number)).data)
+
+        await tell(1)
+        await made.start()
+        running = asyncio.ensure_future(made.run())
+        await wait_until(lambda: made.rows == 4)
+        await client.jetstream().delete_stream(facts_of(bus.prefix).name)
+        await wait_until(lambda: made._absent.get(FACTS) is not None, 20)  # a read that nobody answers comes first
+        await tell(2)
+        await wait_until(lambda: made.rows == 8)
+        await made.stop()
+        running.cancel()
+        await asyncio.wait({running})
+        threads.stop(wait_s=10)
+        await client.close()
+        await bus.close()

@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import orjson
 import pytest
 
 from antiphon.decide.record_bounds import SandboxBounds
 from antiphon.errors import InvalidQuery, Overloaded, QueryLimit, RecordUnwritable
-from antiphon.stats import segments, snapshot
+from antiphon.stats import reading, segments, snapshot
 from antiphon.stats.sandbox import Sandbox
 from records import NOW_MS, message, searched, store_in, write
 
@@ -67,6 +68,17 @@ HOSTILE = {
     "the catalogue": "SELECT * FROM information_schema.tables",
     "the other catalogue": "SELECT * FROM pg_catalog.pg_class",
     "the tables of SQLite": "SELECT * FROM sqlite_master",
+    "the catalogue under a name that is declared elsewhere": (
+        "SELECT * FROM (WITH duckdb_databases AS (SELECT 1) SELECT 1), duckdb_databases"
+    ),
+    "the catalogue behind its own name": "WITH duckdb_databases AS (FROM duckdb_databases) FROM duckdb_databases",
+    "the catalogue before its name is declared": "WITH a AS (FROM sqlite_master), sqlite_master AS (SELECT 1) FROM a",
+    "a file under a name that is declared elsewhere": (
+        'SELECT * FROM (WITH "/etc/passwd" AS (SELECT 1) SELECT 1), "/etc/passwd"'
+    ),
+    "a description of a file": "DESCRIBE '/etc/passwd'",
+    "a summary of a file": "SUMMARIZE '/etc/passwd'",
+    "a time with a zone": "SELECT now()",
     "a variable of the process": "SELECT * FROM asked",
     "two statements": "SELECT 1; SELECT 2",
     "a second one that drops": "SELECT 1; DROP TABLE requests",
@@ -166,6 +178,10 @@ async def test_what_reads_is_answered_in_three_formats(sandbox: Sandbox) -> None
         "SELECT unnest([1, 2]) UNION SELECT range FROM range(3)",
         "WITH RECURSIVE t AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM t WHERE n < 9) SELECT max(n) FROM t",
         "DESCRIBE requests",
+        "SUMMARIZE requests",
+        "FROM (SHOW ALL TABLES)",
+        "SELECT count(*) FROM requests WHERE ts > now() - INTERVAL 1 HOUR",
+        "SELECT now()::TIMESTAMP AS at",
     ],
 )
 async def test_analysts_words_are_understood(sandbox: Sandbox, statement: str) -> None:
@@ -173,11 +189,35 @@ async def test_analysts_words_are_understood(sandbox: Sandbox, statement: str) -
     assert table["rows"]
 
 
+async def test_now_is_utc_as_the_rows_are_whatever_the_machines_zone(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    [table], _ = await sandbox.ask(("SELECT epoch_ms(now()) - epoch_ms(now()::TIMESTAMP) AS off",), 1, "json", NOW_MS)
+    assert table["rows"] == [[0]]
+    with reading.opened(tmp_path / "antiphon.duckdb") as connection:
+        assert connection.execute("SELECT current_setting('TimeZone')").fetchall() == [("UTC",)]
+        assert "a time with a zone" in reading.table(connection, "SELECT [now()] AS at", 1)["error"]
+
+
 async def test_an_answer_has_a_bound_in_bytes(sandbox: Sandbox) -> None:
     big = "SELECT repeat('x', 100000) FROM range(12)"
     tables, _ = await sandbox.ask((big, "SELECT 1"), 100, "json", NOW_MS)
     assert tables[0]["is_cut"]
     assert 0 < tables[0]["count"] <= 7
+
+
+@pytest.mark.parametrize("form", ["json", "ndjson", "csv"])
+async def test_an_answer_has_the_same_bound_in_every_format(sandbox: Sandbox, form: str) -> None:
+    for statement in (
+        f'SELECT 1 AS "{"x" * 190}" FROM range(100000)',
+        "SELECT repeat('ж', 5000) AS x FROM range(1000)",
+        """SELECT repeat('"', 5000) AS x FROM range(1000)""",
+        f"SELECT {', '.join(f'1 AS c{at}' for at in range(3_000))}",
+    ):
+        tables, _ = await sandbox.ask((statement,), 10_000, form, NOW_MS)
+        assert 0 < len(orjson.dumps(tables)) <= QUICK.bytes_max + 1_000
+        assert tables[0]["count"]
 
 
 async def test_more_than_may_ask_at_once_are_refused(sandbox: Sandbox) -> None:

@@ -103,6 +103,24 @@ def test_a_poisoned_fact_is_dead_with_its_bytes_and_stops_nobody(tmp_path: Path)
     store.close()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("hits", 2**31), ("total", 2**63), ("took_us", 2**70), ("delegate", "a" * 50), ("at_ms", 2**60)]
+)
+def test_a_fact_that_no_column_holds_takes_no_other_with_it(tmp_path: Path, name: str, value: object) -> None:
+    store = store_in(tmp_path)
+    told = json.loads(searched(2).model_dump_json())
+    poisoned = json.dumps(told | {name: value}).encode()
+    messages = [message(at, searched(100 + at), searched(200 + at)) for at in range(1, 6)]
+    messages[2] = message(3, searched(1), ("SearchFinished", poisoned), searched(3))
+    dead = write(store, *messages)[1]
+    assert dead == (0 if name == "delegate" else 1)
+    assert rows(store, "SELECT bytes FROM dead_facts") == [(poisoned,)] * dead
+    assert rows(store, "SELECT count(DISTINCT request) FROM requests") == [(11 - dead,)]
+    assert rows(store, "SELECT fact FROM requests WHERE request = 'r3'") == [(2,)]
+    assert store.positions[FACTS].sequence == 5
+    store.close()
+
+
 def test_what_the_tables_refuse_is_dead_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = store_in(tmp_path)
     refused = Refusing(store, "r2")
@@ -157,13 +175,13 @@ def test_small_segments_of_past_hours_become_one_and_old_files_wait_for_readers(
     snapshot.write(store, NOW_MS)
     opened = duckdb.connect(str(tmp_path / "antiphon.duckdb"), read_only=True)
     assert segments.compact(store, NOW_MS + HOUR_MS, 1_000) == 12
-    assert segments.discard(store, NOW_MS + HOUR_MS + 1, 10**12, 600_000) == 0
+    assert segments.discard(store, NOW_MS + HOUR_MS) == 0
     assert opened.execute("SELECT count(*) FROM requests").fetchall() == [(4,)], "an open snapshot goes on"
     opened.close()
     snapshot.write(store, NOW_MS)
     assert seen(tmp_path, "SELECT count(*) FROM requests") == [(4,)]
     assert seen(tmp_path, "SELECT requests FROM requests_per_minute") == [(4,)]
-    assert segments.discard(store, NOW_MS + 2 * HOUR_MS, 10**12, 600_000) == 12
+    assert segments.discard(store, NOW_MS + 2 * HOUR_MS) == 12
     assert len(list(store.segments.iterdir())) == 3
     assert seen(tmp_path, "SELECT count(*) FROM node_replies") == [(12,)]
     store.close()
@@ -173,7 +191,7 @@ def test_rows_are_kept_so_long_and_roll_ups_for_ever(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     write(store, message(1, searched(1)))
     segments.seal(store, NOW_MS)
-    segments.discard(store, NOW_MS + 91 * 24 * HOUR_MS, 90 * 24 * HOUR_MS, 600_000)
+    assert segments.expire(store, NOW_MS + 91 * 24 * HOUR_MS, 90 * 24 * HOUR_MS) == 2
     snapshot.write(store, NOW_MS)
     assert seen(tmp_path, "SELECT count(*) FROM requests") == [(0,)]
     assert seen(tmp_path, "SELECT requests FROM requests_per_minute") == [(1,)]

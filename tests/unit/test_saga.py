@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue, ValidationError
+from pydantic_core import to_json
 
 from antiphon.decide.saga import GRACE_MS, IDLE_MS, Append, Void, fold, moves, wake_ms
 from antiphon.decide.saga_log import Entry, Ticket, Way, chain_of, read, subject_of
@@ -508,7 +509,10 @@ def test_what_was_turned_back_stays_so_for_whoever_cannot_see_why() -> None:
     stored = told(commanded(started(saga)), "succeeded", node="n")
     ahead = moves(stored, stored.deadline_ms)[0]
     assert isinstance(ahead, Append)
-    undone = fold(stored, Entry(stored.id, 3, NOON_MS, ahead.event, ahead.ticket, ahead.node))
+    subject = subject_of(ahead.event, stored.id, **ahead.keys())
+    entry = read(subject, to_json(ahead.event, exclude_none=True), 3, NOON_MS)  # as whoever did not write it sees it
+    assert entry is not None
+    undone = fold(stored, entry)
     assert moves(undone, NOON_MS) == (), "it waits for that, and does nothing forward meanwhile"
     (move,) = moves(told(undone, "succeeded", "1b", "n"), NOON_MS)
     assert isinstance(move.event, SagaEnded)

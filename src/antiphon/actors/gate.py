@@ -8,36 +8,36 @@ starts before everything else of a role, because a node can only join once someb
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
 
 from antiphon import subjects
+from antiphon.actors import badges
 from antiphon.actors.audit import Audit
 from antiphon.actors.callout import CalloutDesk
 from antiphon.actors.census import Census
-from antiphon.actors.identity import DOUBTFUL, IdentityActor, IdentityBounds
+from antiphon.actors.identity import IdentityActor, IdentityBounds
 from antiphon.actors.identity_desk import IdentityDesk
 from antiphon.actors.kicker import Kicker, Whom
 from antiphon.bus.bus import Bus
 from antiphon.bus.endpoint import Endpoint
 from antiphon.bus.nats import NatsTransport
 from antiphon.decide.headcount import Headcount
-from antiphon.decide.identities import IdentityRecord, Reason, Standing
+from antiphon.decide.identities import IdentityRecord, Standing
 from antiphon.decide.knocks import KnockBounds, Knocks
-from antiphon.decide.login import AccessClaims, DelegatedClaims, judge_api_key
+from antiphon.decide.login import DelegatedClaims, judge_api_key
 from antiphon.decide.policy import Access
 from antiphon.errors import NotAllowed
 from antiphon.identity import credential, opaque
-from antiphon.identity.authority import Authority, Write
-from antiphon.identity.badge import BadgedTransport, Reader
+from antiphon.identity.authority import Write
 from antiphon.identity.callout import Callout
 from antiphon.identity.credential import Credential
 from antiphon.identity.keypair import KeyPair, Role
 from antiphon.identity.server_config import APP_ACCOUNT
-from antiphon.identity.session import RENEW_SHARE, Fixed
+from antiphon.identity.session import Fixed
 from antiphon.identity.vault import Vault
 from antiphon.messages.base import Kind
 from antiphon.runtime.actor import ActorBounds
@@ -46,32 +46,6 @@ from antiphon.runtime.supervisor import Supervisor
 from antiphon.runtime.views import View
 
 log = structlog.get_logger("antiphon.identity")
-
-ANYWHERE = "a server that asks nobody"
-"""Where all senders of badges come from: such a server does not say it."""
-
-
-class OwnBadge:
-    """A master's own badge, made anew at three quarters of its life, and whenever the signing key has changed."""
-
-    def __init__(self, authority: Callable[[], Authority], bus: Bus, nkey: str) -> None:
-        self._authority = authority
-        self._bus = bus
-        self._nkey = nkey
-        self._badge = ""
-        self._kid = ""
-        self._until_ms = 0
-
-    def now(self) -> str | None:
-        """Return it; None before there are signing keys."""
-        authority, now_ms = self._authority(), self._bus.clock.wall_ms()
-        if not authority.has_keys:
-            return None
-        if now_ms >= self._until_ms or authority.ring.active.kid != self._kid:
-            self._badge = authority.own_badge(self._bus.name, self._nkey, now_ms)
-            self._kid = authority.ring.active.kid
-            self._until_ms = now_ms + int(authority.lives.access_ms * RENEW_SHARE)
-        return self._badge
 
 
 class Gate:
@@ -116,7 +90,8 @@ class Gate:
             bus.transport.store, _ = await self._connect("store", self.vault.store)
             await self._start_system(supervisor, bus, audit, heads)
         else:
-            self._put_on_badge(bus, audit, Knocks(limits.knocks))
+            nkey, knocks = self.vault.master.public, Knocks(limits.knocks)
+            badges.put_on(bus, lambda: self.identity, nkey, audit=audit, knocks=knocks)
 
         def identity() -> IdentityActor:
             kicks = self if is_asked else None
@@ -163,30 +138,6 @@ class Gate:
             return CalloutDesk(callout, codec, lambda: self.identity, bus.clock, knocks=knocks, heads=heads)
 
         await supervisor.start("callout", desk)
-
-    def _put_on_badge(self, bus: Bus, audit: Audit, knocks: Knocks) -> None:
-        """Show a badge, and look at everybody's: the server lets everybody in."""
-        log.warning("identity.badges", name=bus.name, why="the server asks nobody who he is")
-        own = OwnBadge(lambda: self.identity.authority, bus, self.vault.master.public)
-
-        def judge(claims: AccessClaims, now_ms: int) -> Reason | None:
-            return self.identity.authority.judge_badge(claims, now_ms)
-
-        def refused(subject: str, reason: Reason) -> None:
-            untold = knocks.told(ANYWHERE, bus.clock.now_ms())
-            if untold:
-                audit.tell("refused", "?", why=Reason.TOO_OFTEN, where=f"{untold} more times, {ANYWHERE}")
-            if untold is not None:
-                audit.tell("refused", subject.rpartition(".")[2], why=reason, where=subject)
-
-        async def look(reason: Reason, token: str) -> bool:
-            is_looked = reason in DOUBTFUL and knocks.may_look(ANYWHERE, bus.clock.now_ms())
-            if is_looked:
-                await self.identity.freshen(token)
-            return is_looked
-
-        reader = Reader(lambda: self.identity.authority.keys, bus.prefix, bus.clock.wall_ms, judge)
-        bus.transport = BadgedTransport(bus.transport, own.now, reader, refused, look)
 
     async def introduce(self, path: Path, name: str) -> None:
         """Make the user of this machine its operator, with a credential that lies in the data directory.

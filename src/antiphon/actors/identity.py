@@ -15,13 +15,14 @@ from typing import Protocol
 import structlog
 
 from antiphon.actors.audit import Audit
+from antiphon.actors.badges import DOUBTFUL
 from antiphon.actors.first_use import FirstUse
 from antiphon.actors.kicker import Whom
 from antiphon.actors.ledger import Ledger
 from antiphon.bus.bus import Bus, Call
 from antiphon.bus.seldom import Seldom
 from antiphon.decide import ring as rings
-from antiphon.decide.book import DENIED, owner
+from antiphon.decide.book import DENIED
 from antiphon.decide.headcount import HeadBounds
 from antiphon.decide.identities import (
     ApiKeyRecord,
@@ -68,16 +69,6 @@ SWEEP_MS = 600_000
 """How often records that say nothing any more are removed."""
 KEEP_MS = 86_400_000
 """How long they stay: what was refused lately can still be looked up."""
-DOUBTFUL = frozenset(
-    {
-        Reason.UNKNOWN_CREDENTIAL,
-        Reason.UNKNOWN_IDENTITY,
-        Reason.UNKNOWN_KEY_ID,
-        Reason.REUSED,
-        Reason.SUSPENDED,
-        Reason.WRONG_INSTANCE,
-    }
-)
 ASKED_AGAIN = "asked_again"
 """Why a token was granted to whoever had asked before: his answer was lost, or two have one credential."""
 RETRY_MS = 1_000
@@ -322,14 +313,7 @@ class IdentityActor(Actor):
 
     async def freshen(self, credential: str) -> None:
         """Read what a credential hangs on again: another master may have made or changed it this moment."""
-        try:
-            for key in self.authority.keys_of(credential, self.bus.clock.wall_ms()):
-                await self.ledger.read(key)
-                record = self.ledger.book.records.get(key)
-                if record is not None and not isinstance(record, IdentityRecord):
-                    await self.ledger.read(f"{IdentityRecord.area}.{owner(record)}")
-        except NotConnected:
-            return
+        await self.ledger.freshen(self.authority.keys_of(credential, self.bus.clock.wall_ms()))
 
     def revoke_reused(self, refusal: Refusal, decide: Callable[[], Bought | Login | Refusal]) -> None:
         """Write down that a family is revoked, because a token of it came twice; `decide` says so again, or not."""

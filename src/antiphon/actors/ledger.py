@@ -15,7 +15,7 @@ import structlog
 from antiphon.bus.assets import identity_of
 from antiphon.bus.bus import Bus
 from antiphon.bus.protocol import Entry, KeyValue, Watch
-from antiphon.decide.book import KINDS, POLICY, RING, Book
+from antiphon.decide.book import KINDS, POLICY, RING, Book, owner
 from antiphon.decide.identities import IdentityRecord, Record
 from antiphon.errors import NotConnected, Overloaded
 from antiphon.identity.authority import Write
@@ -125,6 +125,17 @@ class Ledger:
         """Read one key again: what was just written elsewhere may not have been heard yet."""
         entry = await self.kv.get(key)
         self._take(key, entry.value if entry else None, entry.revision if entry else 0)
+
+    async def freshen(self, keys: Iterable[str]) -> None:
+        """Read records again, and whose they are, where there is a connection."""
+        try:
+            for key in keys:
+                await self.read(key)
+                record = self.book.records.get(key)
+                if record is not None and not isinstance(record, IdentityRecord):
+                    await self.read(f"{IdentityRecord.area}.{owner(record)}")
+        except NotConnected:
+            return
 
     async def drop(self, key: str) -> None:
         """Delete a record, if it is still as it was heard."""

@@ -58,13 +58,20 @@ class Recorder(Actor):
     @converses(StatsForget)
     async def forget(self, call: Call[StatsForget]) -> StatsForgotten:
         """Take a caller out of the record."""
-        recording, who = self.recording, call.message.who
-        async with recording.paused():
-            rows, files = await recording.blocking(forget, recording.store, who, self.bus.clock.wall_ms())
-            # the snapshot that was there names files that are gone now
-            await recording.blocking(snapshot.write, recording.store, self.bus.clock.wall_ms())
+        who = call.message.who
+        async with self.recording.paused():
+            rows, files = await self.recording.blocking(self._forget, who)
+        await self.sandbox.forget()
         log.warning("record.forgotten", who=who, by=call.caller, rows=rows, files=files)
         return StatsForgotten(rows=rows, files=files, recorder=self.bus.name)
+
+    def _forget(self, who: str) -> tuple[int, int]:
+        """Do all of it in the store's thread, so that whoever gives up waiting leaves nothing half done."""
+        recording, now_ms = self.recording, self.bus.clock.wall_ms()
+        recording.upkeep.changed()  # the snapshot that was there names files that are gone then, also where this fails
+        done = forget(recording.store, who, now_ms)
+        snapshot.write(recording.store, now_ms)
+        return done
 
     async def _report(self) -> None:
         if self.recording.has_looked or self.recording.trouble is not None:
@@ -83,6 +90,8 @@ class Recorder(Actor):
             "rows": recording.rows,
             "dead": recording.dead,
             "gaps": recording.gaps,
+            "snapshots": recording.upkeep.snapshots,
+            "snapshots_ms": recording.upkeep.snapshots_ms,
         }
         try:
             await self.bus.publish(RecorderReported.model_validate(fields))

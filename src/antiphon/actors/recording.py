@@ -18,7 +18,7 @@ import structlog
 from antiphon.bus.bus import Bus
 from antiphon.bus.protocol import Reader
 from antiphon.decide.reading import begun
-from antiphon.decide.record_batch import SOURCES, taken
+from antiphon.decide.record_batch import source, streams, taken
 from antiphon.decide.record_bounds import RecordingBounds
 from antiphon.errors import NotConnected, RecordUnwritable
 from antiphon.runtime.threads import Threads
@@ -30,7 +30,7 @@ log = structlog.get_logger("antiphon.record")
 R = TypeVar("R")
 
 ABSENT_MS = 2_000
-"""How often is looked for a stream that there is not yet."""
+"""How often is looked for a stream that there never was; one that is gone may be made again this moment."""
 STOPPED_MS = 60_000
 """One that was told to stop waits for its end."""
 
@@ -68,9 +68,9 @@ class Recording:
     async def start(self) -> None:
         """Open the store; a disk that refuses now may take it later."""
         self._is_stopping = False
-        for name, source in SOURCES.items():
-            stream = f"{self.bus.prefix}-{name}"
-            self._readers[name] = await self.bus.transport.reader(stream, is_masters=source.is_masters)
+        for name in set(streams(self.bounds.shards)) - self._readers.keys():
+            stream, is_masters = f"{self.bus.prefix}-{name}", source(name).is_masters
+            self._readers[name] = await self.bus.transport.reader(stream, is_masters=is_masters)
         try:
             await self.blocking(self.store.open, self.bus.clock.wall_ms())
         except RecordUnwritable as error:
@@ -102,7 +102,7 @@ class Recording:
         count = 0
         try:
             await self.blocking(self.store.open, self.bus.clock.wall_ms())
-            for stream in SOURCES:
+            for stream in streams(self.bounds.shards):
                 count += await self._take(stream)
             await self.blocking(partial(self.upkeep.work, self.bus.clock.wall_ms(), is_behind=self.lag > 0))
         except RecordUnwritable as error:
@@ -118,7 +118,7 @@ class Recording:
         return 0 if count >= self.bounds.rows else self.bounds.wait_ms
 
     async def _take(self, stream: str) -> int:
-        """Read and write the next stretch of a stream; return how many rows it was."""
+        """Read and write the next stretch of a stream; return how many rows it was, a whole batch where more waits."""
         reader, position = self._readers[stream], self.store.positions.get(stream)
         after = 0 if position is None else position.sequence
         bounds, clock = self.bounds, self.bus.clock
@@ -129,7 +129,7 @@ class Recording:
         if extent is None:
             self._absent[stream] = 0
             return 0
-        first = after + 1 if not SOURCES[stream].is_whole else found[0].sequence if found else extent.first
+        first = after + 1 if not source(stream).is_whole else found[0].sequence if found else extent.first
         begin, gap = begun(position, extent.created_us, first, extent.last)
         if begin != position:
             if gap is not None:
@@ -147,7 +147,8 @@ class Recording:
         if dead:
             self.dead += dead
             log.warning("record.dead_facts", stream=stream, count=dead)
-        return int(rows)
+        is_full = len(found) >= bounds.messages_max or sum(len(one.data) for one in found) * 2 >= bounds.bytes_max
+        return bounds.rows if is_full and self.lags[stream] else int(rows)
 
     async def _is_there(self, stream: str) -> bool:
         """Whether there is such a stream: a server does not answer who reads one that there is not."""
@@ -157,7 +158,8 @@ class Recording:
         if now_ms < again_ms:
             return False
         is_there = await self._readers[stream].extent() is not None
-        self._absent[stream] = None if is_there else now_ms + ABSENT_MS
+        pause_ms = 0 if stream in self.store.positions else ABSENT_MS
+        self._absent[stream] = None if is_there else now_ms + pause_ms
         if not is_there:
             self.lags[stream] = 0
         return is_there

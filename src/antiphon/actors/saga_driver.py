@@ -141,7 +141,9 @@ class SagaDriver:
             return False
         self._note_armed(saga, armed_ms)
         entry = Entry(saga, seq, self.now_ms(), start)
-        self._tell(fold(Saga(saga), entry), SagaTurn.STARTED)
+        begun = fold(Saga(saga), entry)
+        self._cache.keep(begun)
+        self._tell(begun, SagaTurn.STARTED)
         await self.drive(entry)
         return True
 

@@ -244,7 +244,7 @@ class _Withheld(Exception):
 
 
 def _outcome(end: StepEnd, instance: str) -> StepOutcome:
-    return StepOutcome(**end.model_dump(), instance=instance)
+    return StepOutcome(**dict(end), instance=instance)
 
 
 def _refused(error: AntiphonError) -> StepOutcome:

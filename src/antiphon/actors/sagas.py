@@ -230,7 +230,7 @@ class Sagas(Actor):
         command = saga.commands.get(ticket)
         if command is None or command.node != node:
             raise WrongState(f"nothing was commanded of {node} under {told.ticket} of {told.saga}, or it is over")
-        outcome = StepOutcome(**told.end.model_dump(), instance=told.instance)
+        outcome = StepOutcome(**dict(told.end), instance=told.instance)
         if not await self.driver.recorded(told.saga, ticket, node, outcome):
             there = (await self.driver.loaded(told.saga)).outcomes.get((ticket, node))
             if there is not None and there.said != outcome:

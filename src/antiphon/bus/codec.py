@@ -78,4 +78,5 @@ def reply_error(headers: Headers | None) -> AntiphonError | None:
 
 def size_of(headers: Headers) -> int:
     """Return how many bytes headers add to a message; the server ends the connection of one that is larger than all."""
-    return 12 + sum(len(f"{key}: {value}\r\n".encode()) for key, value in headers.items())
+    text = "".join([f"{key}: {value}\r\n" for key, value in headers.items()])
+    return 12 + (len(text) if text.isascii() else len(text.encode()))

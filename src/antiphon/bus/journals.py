@@ -190,17 +190,20 @@ class NatsJournal:
 
     async def _ask(self, subject: str, data: bytes, headers: Headers | None) -> bytes:
         self._transport.check()
-        token = self._token()
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        token, loop = self._token(), asyncio.get_running_loop()
+        answer: asyncio.Future[bytes] = loop.create_future()
         self._asking[token] = answer
+        timer = loop.call_later(CONNECT_TIMEOUT_S, self._give_up, answer, subject)
         try:
             await self._transport.publish(subject, data, reply=f"{self._inbox}.{token}", headers=headers)
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                return await answer
-        except TimeoutError as error:
-            raise NotConnected(f"{subject}: the stream {self._stream.name} does not answer") from error
+            return await answer
         finally:
+            timer.cancel()
             del self._asking[token]
+
+    def _give_up(self, answer: asyncio.Future[bytes], subject: str) -> None:
+        if not answer.done():
+            answer.set_exception(NotConnected(f"{subject}: the stream {self._stream.name} does not answer"))
 
     def _take(self, subject: str, data: bytes, _headers: Headers | None) -> None:
         asking = self._asking.get(subject[len(self._inbox) + 1 :])

@@ -16,10 +16,12 @@ from pydantic import ValidationError
 
 from antiphon.decide import saga_rows
 from antiphon.decide.record_rows import KINDS, Hide, Place, Row, as_is, rows, timestamp
+from antiphon.decide.record_tables import TABLES
 from antiphon.errors import AntiphonError, Malformed
 from antiphon.messages.records import FACTS
 from antiphon.messages.saga_history import OUTCOMES, SAGAS
 
+WHOLE_BITS: Final[Mapping[str, int]] = MappingProxyType({"SMALLINT": 16, "INTEGER": 32, "BIGINT": 64})
 REASON_CHARS_MAX: Final = 300
 DEAD_BYTES_MAX: Final = 1024 * 1024
 """Of the bytes that are kept of one: as many as a message may have."""
@@ -56,6 +58,8 @@ class Batch:
     """What some messages of one stream have become."""
 
     stream: str
+    is_strict: bool = False
+    """Whether each value is looked at: where the tables have refused a message, one fact shall take no other along."""
     rows: dict[str, list[Row]] = field(default_factory=dict[str, list[Row]])
     facts: int = 0
     dead: int = 0
@@ -77,14 +81,16 @@ class Batch:
 
 
 Read = Callable[[Taken, Batch, str, Hide], None]
-"""Adds a message to a batch: the message, the batch, the fabric's prefix, and what is stored of a query."""
+"""Adds a message to a batch: the message, the batch, what its subject begins with, and what is stored of a query."""
 
 
-def read(stream: str, messages: Iterable[Taken], prefix: str, hide: Hide = as_is) -> Batch:
+def read(stream: str, messages: Iterable[Taken], prefix: str, hide: Hide = as_is, *, is_strict: bool = False) -> Batch:
     """Return what messages of a stream become."""
-    batch = Batch(stream)
+    batch, one = Batch(stream, is_strict), source(stream)
+    shard = stream.rpartition("-")[0]
+    beginning = f"{prefix}-{shard}" if shard else prefix
     for message in messages:
-        SOURCES[stream].read(message, batch, prefix, hide)
+        one.read(message, batch, beginning, hide)
     return batch
 
 
@@ -109,8 +115,24 @@ def _facts(message: Taken, batch: Batch, _prefix: str, hide: Hide) -> None:
         except (ValidationError, AntiphonError, ValueError, OverflowError) as error:
             batch.bury(place, line.kind, data, str(error))
             continue
+        if batch.is_strict and (why := next(filter(None, (refused(*row) for row in found)), None)):
+            batch.bury(place, line.kind, data, why)
+            continue
         for table, row in found:
             batch.add(table, row)
+
+
+def refused(table: str, row: Row) -> str | None:
+    """Return why a table does not take a row, as far as its values tell.
+
+    >>> refused("gaps", (None, "facts", 1, 2**63, "retention"))
+    'last_seq: 9223372036854775808 is no BIGINT'
+    """
+    for (column, kind), value in zip(TABLES[table].items(), row, strict=True):
+        bits = WHOLE_BITS.get(kind)
+        if bits is not None and isinstance(value, int) and not -(2 ** (bits - 1)) <= value < 2 ** (bits - 1):
+            return f"{column}: {value} is no {kind}"
+    return None
 
 
 def _rows(kind: str, data: bytes, place: Place, hide: Hide) -> Iterator[tuple[str, Row]]:
@@ -161,7 +183,25 @@ SOURCES: Final[Mapping[str, Source]] = MappingProxyType(
         OUTCOMES: Source(_history, is_masters=True, is_whole=False),
     }
 )
-"""The streams by name, after `<prefix>-`; one that there is not yet is read once there is."""
+"""The streams by name, after `<prefix>-`, and for those of further shards of sagas after `<prefix>-<shard>-`."""
+
+
+def source(stream: str) -> Source:
+    """Return how a stream is read, which may be one of a further shard.
+
+    >>> source("1-sagas") is source("sagas")
+    True
+    """
+    return SOURCES[stream.rpartition("-")[2]]
+
+
+def streams(shards: int) -> tuple[str, ...]:
+    """Return the streams of a fabric whose sagas are spread so; one that there is not yet is read once there is.
+
+    >>> streams(2)
+    ('facts', 'sagas', 'outcomes', '1-sagas', '1-outcomes')
+    """
+    return (*SOURCES, *(f"{at}-{name}" for at in range(1, shards) for name in (SAGAS, OUTCOMES)))
 
 
 def taken(messages: Iterable[Any]) -> list[Taken]:

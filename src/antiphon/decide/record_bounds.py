@@ -18,12 +18,15 @@ class RecordingBounds:
     """How the streams are read; `settings.py` names them for operators."""
 
     rows: int = 1_000
-    """Rows after which is written at once; with fewer, a turn waits `wait_ms` for more."""
+    """Rows after which is written at once; with fewer, a turn waits `wait_ms` for more, unless a stream gave as much
+    as is read of it at once."""
     wait_ms: int = 250
     messages_max: int = 256
     bytes_max: int = 1024 * 1024
     retry_ms: int = 1_000
     """How often is tried again while the disk refuses."""
+    shards: int = 1
+    """Sets of streams that sagas are spread over."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,15 @@ outcomes after it, so that it never sees a link without the outcome that the lin
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
+import msgspec
+from msgspec.structs import replace
+from pydantic import JsonValue
+
+from antiphon.decide.saga_known import known
 from antiphon.decide.saga_log import Entry, Link, Ticket, Way
-from antiphon.decide.saga_plan import Plan, plan
+from antiphon.decide.saga_plan import Plan
 from antiphon.decide.saga_refs import Unresolved, resolve
 from antiphon.decide.saga_retry import Dice, dice_of, wait_ms
 from antiphon.decide.saga_state import (
@@ -64,8 +68,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(msgspec.Struct, frozen=True, gc=False):
     """Write a link of the chain if the chain's last sequence is still `expected`.
 
     Attributes:
@@ -86,8 +89,7 @@ class Append:
         return found | ({"node": self.node} if self.node else {})
 
 
-@dataclass(frozen=True, slots=True)
-class Void:
+class Void(msgspec.Struct, frozen=True, gc=False):
     """Write that an outcome is unknown, if there is none yet."""
 
     event: StepVoided
@@ -289,7 +291,7 @@ class _Turn:
             yield Append(event, self.saga.last, leg.ticket)
         elif self.now_ms >= at_ms:
             ticket = leg.ticket if leg.is_ordered else leg.ticket.next()
-            yield self._do(number, ticket) if ticket.way is Way.FORTH else self._undo(number, ticket)
+            yield self._do(number, ticket) if ticket.way == Way.FORTH else self._undo(number, ticket)
 
     def _round_ms(self, number: int, leg: Leg) -> int | None:
         """Return when the next round of a leg is due, None where there is none without an operator."""
@@ -305,7 +307,7 @@ class _Turn:
     def _retry(self, number: int, ticket: Ticket) -> SagaRetry:
         step = self.plan.step(number)
         undo = step.compensate
-        return step.retry if ticket.way is Way.FORTH or undo is None else undo.retry
+        return step.retry if ticket.way == Way.FORTH or undo is None else undo.retry
 
     def _do(self, number: int, ticket: Ticket) -> Append:
         step, leg = self.plan.step(number), self.stand.forth[number]
@@ -313,8 +315,8 @@ class _Turn:
         if self.cause is None and not self.stand.is_committed:  # it ends with the saga, but has time enough to work
             timeout_ms = min(timeout_ms, max(TIMEOUT_MS_MIN, self.saga.deadline_ms - self.now_ms))
         params = leg.params if leg.params is not None or leg.last is None else leg.last.said.params
-        event = self._command(number, ticket).model_copy(
-            update={"params": dict(params or {}), "timeout_ms": timeout_ms}
+        event = self._command(
+            number, ticket, action=step.action, params=dict(params or {}), timeout_ms=timeout_ms, retry=step.retry
         )
         return Append(event, self.saga.last, ticket, step.node or "")
 
@@ -326,26 +328,39 @@ class _Turn:
         try:
             params = resolve(undo.params, scope(self.saga, self.plan, number, self.stand.forth))
         except Unresolved as error:
-            event = SagaParked(step=step.name, code=UNRESOLVED, text=str(error)[:200])
-            return Append(event, self.saga.last, ticket)
+            parked = SagaParked(step=step.name, code=UNRESOLVED, text=str(error)[:200])
+            return Append(parked, self.saga.last, ticket)
         what = StepDone(params=done.last.said.params, result=done.result, is_known=done.fate is Fate.SUCCEEDED)
-        update = {"action": undo.action, "params": params, "timeout_ms": undo.timeout_ms, "retry": undo.retry}
-        command = self._command(number, ticket).model_copy(update={**update, "undo": what})
-        return Append(command, self.saga.last, ticket, done.last.node)
+        event = self._command(
+            number, ticket, action=undo.action, params=params, timeout_ms=undo.timeout_ms, retry=undo.retry, undo=what
+        )
+        return Append(event, self.saga.last, ticket, done.last.node)
 
-    def _command(self, number: int, ticket: Ticket) -> StepCommanded:
-        step, start = self.plan.step(number), self.saga.start
+    def _command(
+        self,
+        number: int,
+        ticket: Ticket,
+        *,
+        action: str,
+        params: dict[str, JsonValue],
+        timeout_ms: int,
+        retry: SagaRetry,
+        undo: StepDone | None = None,
+    ) -> StepCommanded:
+        start = self.saga.start
         assert start is not None
         return StepCommanded(
-            step=step.name,
-            action=step.action,
+            step=self.plan.step(number).name,
+            action=action,
+            params=params,
             key=ticket.key(self.saga.id),
-            timeout_ms=step.timeout_ms,
-            retry=step.retry,
+            timeout_ms=timeout_ms,
+            retry=retry,
             saga=start.definition.name,
             caller=start.caller,
             groups=start.groups,
             delegate=start.delegate,
+            undo=undo,
         )
 
     def _end(self, state: Ended) -> Append:
@@ -384,7 +399,7 @@ def _said_of(saga: Saga, entry: Entry, ticket: Ticket) -> dict[str, Any]:
 
 def _begun(saga: Saga, start: SagaStarted, at_ms: int) -> dict[str, Any]:
     try:
-        laid_out = plan(start.definition)
+        laid_out = known(start.definition).plan
     except InvalidSaga:  # it was checked before it was stored, by rules that this version does not know
         laid_out = None
     is_foreign = saga.is_foreign or laid_out is None or any(step.node is None for step in start.definition.steps)

@@ -11,20 +11,21 @@ An order is judged twice. Here, so that whoever gives it hears at once why it ma
 from __future__ import annotations
 
 import json
-from functools import cache
 from hashlib import sha256
-from typing import Final, cast
+from typing import Final
 
+from antiphon.decide.saga_known import known, said
 from antiphon.decide.saga_plan import Pick, checked, settled
 from antiphon.decide.saga_state import UNRESOLVED, Leg, Saga, standing
 from antiphon.errors import AlreadySubmitted, Malformed, NotAllowed, UnknownSaga, WrongState
-from antiphon.messages.base import Message
 from antiphon.messages.saga_desk import SagaOrder, SagaSubmit
 from antiphon.messages.saga_history import REPLY, SagaOrdered, SagaStarted
 
 OWN: Final = ("cancel", "pause", "resume")
 """What whoever submitted a saga may order, besides operators."""
 MENDING: Final = ("retry", "skip", "resolve")
+NO_MATTER: Final = ("id", "wait", "behalf", "definition")
+"""Fields of a submission that do not make it another one; the definition does, and has a canonical form of its own."""
 ORDERS_MAX: Final = 1_000
 """Orders that one saga takes: all of them are read again whenever it is. To abandon it is always taken."""
 OWN_ORDERS_MAX: Final = 100
@@ -35,8 +36,14 @@ ROUND_MAX: Final = 999
 
 def digest_of(ask: SagaSubmit) -> str:
     """Return the SHA-256 of what was submitted, in hexadecimal; neither its id nor whether anybody waits counts."""
-    said = _said(ask.model_copy(update={"id": None, "wait": False, "behalf": None}))
-    return sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    fields = {name: _json(value) for name, value in said(ask, without=NO_MATTER).items()}
+    fields["definition"] = known(ask.definition).canonical
+    inside = ",".join(f'"{name}":{fields[name]}' for name in sorted(fields))
+    return sha256(f"{{{inside}}}".encode()).hexdigest()
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def begin(
@@ -65,7 +72,9 @@ def begin(
     """
     if ask.delay_ms and ask.start_at_ms:
         raise Malformed("SagaSubmit: either delay_ms or start_at_ms")
-    definition = settled(checked(ask.definition, ask.input), pick)
+    if not known(ask.definition).is_sound(ask.input):
+        checked(ask.definition, ask.input)  # says all that is wrong
+    definition = settled(ask.definition, pick)
     return SagaStarted(
         definition=definition,
         input=ask.input,
@@ -158,25 +167,3 @@ def _check_sense(ask: SagaOrder, name: str, leg: Leg, *, is_pivot: bool) -> None
         raise WrongState(f"{name} was tried {ROUND_MAX} times: skip or resolve it")
     if ask.order == "resolve" and ask.outcome == "failed" and not is_pivot:
         raise WrongState(f"{name} is parked because it failed; only of a pivot it helps to know that it did")
-
-
-def _said(message: Message) -> dict[str, object]:
-    """Return the fields that are not at their default. Pydantic's own way takes a default that was said for none."""
-    defaults = _defaults(type(message))
-    said = {name: _plain(getattr(message, name)) for name in type(message).model_fields}
-    return {name: value for name, value in said.items() if name not in defaults or value != defaults[name]}
-
-
-@cache
-def _defaults(kind: type[Message]) -> dict[str, object]:
-    return {
-        name: _plain(field.get_default(call_default_factory=True))
-        for name, field in kind.model_fields.items()
-        if not field.is_required()
-    }
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Message):
-        return _said(value)
-    return [_plain(one) for one in cast("tuple[object, ...]", value)] if isinstance(value, tuple) else value

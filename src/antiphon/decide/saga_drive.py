@@ -16,8 +16,9 @@ The caller makes each effect, tells what came of it, and asks for the next:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from antiphon.decide.saga import Append, Move, fold, has_round_to_come, moves, wake_ms
 from antiphon.decide.saga_log import Entry
@@ -40,46 +41,40 @@ FOREIGN_MS: Final = 5_000
 """Before an event that this version cannot handle is offered again, to a newer one, it may be hoped."""
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(msgspec.Struct, frozen=True, gc=False):
     """Read everything of the saga, `sagas` first and `outcomes` after it, and call `loaded`.
 
     In this order no link is read without the outcome that it was decided on; from the leader, where there are replicas.
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(msgspec.Struct, frozen=True, gc=False):
     """Make the move, and call `written` or, refused or without an answer in time, `refused`."""
 
     move: Move
 
 
-@dataclass(frozen=True, slots=True)
-class Arm:
+class Arm(msgspec.Struct, frozen=True, gc=False):
     """Set the saga's timer, and call `armed`; with `is_first` only if none is set: that none was is what counts."""
 
     at_ms: int
     is_first: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """Tell who waits how the saga ended, and call `answered`; it may have been told before."""
 
     reply: str
     end: SagaEnded
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(msgspec.Struct, frozen=True, gc=False):
     """Acknowledge the event, and keep the saga in the cache if it is open."""
 
     saga: Saga
 
 
-@dataclass(frozen=True, slots=True)
-class GiveBack:
+class GiveBack(msgspec.Struct, frozen=True, gc=False):
     """Do not acknowledge: the event is to come again, after so long."""
 
     delay_ms: int
@@ -124,7 +119,7 @@ class Handling:
         if is_again:
             return
         if isinstance(entry.event, SagaStarted):  # its first delivery: there was nothing before it
-            self._saga = fold(cached or Saga(entry.saga), entry)
+            self._saga = cached if cached is not None and cached.start is entry.event else fold(Saga(entry.saga), entry)
         elif isinstance(entry.event, StepOutcome | StepVoided) and cached is not None:
             self._saga = fold(cached, entry)
 

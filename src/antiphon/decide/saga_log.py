@@ -7,9 +7,9 @@ outcome from the subject of the node that was commanded, and from no other, cann
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
+import msgspec
 from pydantic import ValidationError
 
 from antiphon.messages.saga_history import (
@@ -96,8 +96,7 @@ class Ticket(NamedTuple):
         return f"{saga}/{self.step}{self.way}"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One stored message.
 
     Attributes:

@@ -53,6 +53,8 @@ class Plan:
     Attributes:
         steps: as listed; the step of number n is `steps[n - 1]`.
         order: the numbers in an order in which each comes after what it waits for.
+        is_listed_in_order: whether that is the order in which they are listed.
+        undoable: the numbers of those that have something that undoes them, as listed.
         pivot: the number of the pivot, 0 where there is none.
         shortest_ms: no command has less time than this.
     """
@@ -60,6 +62,8 @@ class Plan:
     definition: SagaDefinition
     steps: tuple[Planned, ...]
     order: tuple[int, ...]
+    is_listed_in_order: bool
+    undoable: tuple[int, ...]
     pivot: int
     shortest_ms: int
 
@@ -96,7 +100,8 @@ def plan(definition: SagaDefinition) -> Plan:
     )
     timeouts = [timeout_ms for step in definition.steps for timeout_ms in _timeouts(step)]
     pivot = next((one.number for one in steps if one.step.pivot), 0)
-    return Plan(definition, steps, order, pivot, min(timeouts))
+    undoable = tuple(one.number for one in steps if one.step.compensate is not None)
+    return Plan(definition, steps, order, order == tuple(sorted(order)), undoable, pivot, min(timeouts))
 
 
 def problems(definition: SagaDefinition, given: Mapping[str, JsonValue] | None = None) -> tuple[SagaProblem, ...]:
@@ -148,6 +153,8 @@ def settled(definition: SagaDefinition, pick: Pick) -> SagaDefinition:
     A node is picked once, when the saga is submitted, and stands in its start: the same history then means the same
     for every coordinator, whatever nodes there are by then.
     """
+    if all(step.node is not None for step in definition.steps):
+        return definition
     return definition.model_copy(update={"steps": tuple(_with_node(step, pick) for step in definition.steps)})
 
 

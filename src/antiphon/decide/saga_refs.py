@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, TypeAlias
 
+import msgspec
 from pydantic import JsonValue
 from pydantic_core import to_json
 
@@ -23,6 +24,8 @@ from antiphon.subjects import TOKEN
 MARK: Final = re.compile(r"\\\{\{|\{\{(?P<inside>[^{}]{0,200})\}\}|\{\{")
 PATH: Final = re.compile(r"(\.[A-Za-z0-9_-]+)*")
 ROOT: Final = re.compile(rf"(?P<root>input|result|saga\.id|steps\.(?P<step>{TOKEN.pattern})\.result)(?P<path>.*)")
+
+REMEMBERED_CHARS_MAX: Final = 256
 
 Params: TypeAlias = Mapping[str, JsonValue]
 
@@ -35,8 +38,7 @@ class Unresolved(ValueError):
     """A reference points at something that is not there, or the filled-in params are out of bounds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(msgspec.Struct, frozen=True, gc=False):
     """One reference; `step` is empty unless the root is a step's result."""
 
     root: str
@@ -45,13 +47,12 @@ class Reference:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(msgspec.Struct, frozen=True, gc=False):
     """What references may point at; a step that is not in `results` has no result, and reads as null."""
 
     saga: str
-    input: Params = field(default_factory=dict[str, JsonValue])
-    results: Params = field(default_factory=dict[str, JsonValue])
+    input: Params = msgspec.field(default_factory=dict[str, JsonValue])
+    results: Params = msgspec.field(default_factory=dict[str, JsonValue])
     own: JsonValue = None
     """`{{result}}` of a compensation: what the step itself returned."""
 
@@ -69,13 +70,17 @@ def references(value: JsonValue | Params) -> Iterator[Reference]:
 
 
 def parse(text: str) -> tuple[str | Reference, ...]:
-    """Return a text as its plain parts and its references, in order.
+    """Return a text as its plain parts and its references, in order; short ones are remembered.
 
     Raises `BadReference` for `{{` that begins no reference.
 
     >>> parse("for {{input.user}}")
     ('for ', Reference(root='input', step='', path=('user',), text='input.user'))
     """
+    return _remembered(text) if len(text) <= REMEMBERED_CHARS_MAX else _parsed(text)
+
+
+def _parsed(text: str) -> tuple[str | Reference, ...]:
     parts: list[str | Reference] = []
     at = 0
     for match in MARK.finditer(text):
@@ -89,6 +94,9 @@ def parse(text: str) -> tuple[str | Reference, ...]:
         else:
             parts.append(_reference(match["inside"].strip()))
     return (*parts, text[at:]) if at < len(text) else tuple(parts)
+
+
+_remembered: Final = lru_cache(maxsize=4_096)(_parsed)
 
 
 def resolve(params: Params, scope: Scope) -> dict[str, JsonValue]:

@@ -9,15 +9,17 @@ its rounds, `Standing` is all legs and what they mean together.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, Generic, TypeAlias, TypeVar
 
+import msgspec
+from msgspec.structs import replace
 from pydantic import JsonValue
 
 from antiphon.decide.saga_log import Ticket, Way
 from antiphon.decide.saga_plan import Plan, Planned
 from antiphon.decide.saga_refs import Scope, Unresolved, resolve
+from antiphon.messages.saga import STEPS_MAX
 from antiphon.messages.saga_history import (
     SagaCause,
     SagaEnded,
@@ -51,8 +53,7 @@ class Fate(StrEnum):
     """An operator let it be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(msgspec.Struct, frozen=True, gc=False):
     """A command that was stored."""
 
     ticket: Ticket
@@ -66,8 +67,7 @@ class Command:
         return self.at_ms + self.said.timeout_ms + grace_ms
 
 
-@dataclass(frozen=True, slots=True)
-class Stored(Generic[E]):
+class Stored(msgspec.Struct, Generic[E], frozen=True, gc=False):
     """What was said, and where and when it was stored."""
 
     seq: int
@@ -75,8 +75,7 @@ class Stored(Generic[E]):
     said: E
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(msgspec.Struct, frozen=True, gc=False):
     """An operator's order that was stored."""
 
     nonce: str
@@ -85,8 +84,7 @@ class Order:
     said: SagaOrdered
 
 
-@dataclass(frozen=True, slots=True)
-class Saga:
+class Saga(msgspec.Struct, frozen=True, gc=False):
     """What was stored of one saga.
 
     Attributes:
@@ -110,13 +108,13 @@ class Saga:
     start: SagaStarted | None = None
     plan: Plan | None = None
     started_ms: int = 0
-    commands: Mapping[Ticket, Command] = field(default_factory=dict[Ticket, Command])
-    outcomes: Mapping[tuple[Ticket, str], Stored[Outcome]] = field(
+    commands: Mapping[Ticket, Command] = msgspec.field(default_factory=dict[Ticket, Command])
+    outcomes: Mapping[tuple[Ticket, str], Stored[Outcome]] = msgspec.field(
         default_factory=dict[tuple[Ticket, str], Stored[Outcome]]
     )
     orders: tuple[Order, ...] = ()
-    parks: Mapping[Ticket, Stored[SagaParked]] = field(default_factory=dict[Ticket, Stored[SagaParked]])
-    resumes: Mapping[Ticket, Stored[SagaResumed]] = field(default_factory=dict[Ticket, Stored[SagaResumed]])
+    parks: Mapping[Ticket, Stored[SagaParked]] = msgspec.field(default_factory=dict[Ticket, Stored[SagaParked]])
+    resumes: Mapping[Ticket, Stored[SagaResumed]] = msgspec.field(default_factory=dict[Ticket, Stored[SagaResumed]])
     end: SagaEnded | None = None
     ended_ms: int = 0
     last: int = 0
@@ -156,8 +154,7 @@ class Saga:
         return order is not None and order.said.order == "pause"
 
 
-@dataclass(frozen=True, slots=True)
-class Leg:
+class Leg(msgspec.Struct, frozen=True, gc=False):
     """One way of one step, over all its rounds.
 
     Attributes:
@@ -193,16 +190,22 @@ class Leg:
     @property
     def is_done(self) -> bool:
         """Whether what comes after it may go on."""
-        return self.fate in (Fate.SUCCEEDED, Fate.SKIPPED)
+        return self.fate in DONE
 
     @property
     def is_open(self) -> bool:
         """Whether it ended without being done."""
-        return self.fate in (Fate.FAILED, Fate.UNKNOWN)
+        return self.fate in OPEN
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+DONE: Final = (Fate.SUCCEEDED, Fate.SKIPPED)
+OPEN: Final = (Fate.FAILED, Fate.UNKNOWN)
+FORTH: Final = tuple(Leg(Ticket(number, Way.FORTH)) for number in range(STEPS_MAX + 1))
+"""The leg of doing each step before anything is said of it, by number."""
+BACK: Final = tuple(Leg(Ticket(number, Way.BACK)) for number in range(STEPS_MAX + 1))
+
+
+class Standing(msgspec.Struct, frozen=True, gc=False):
     """How all steps stand.
 
     Attributes:
@@ -254,15 +257,25 @@ def _standing(saga: Saga, plan: Plan) -> Standing:
     forth: dict[int, Leg] = {}
     for number in plan.order:
         one = plan.steps[number - 1]
-        leg = _leg(saga, Ticket(number, Way.FORTH), is_pivot=number == plan.pivot)
-        if leg.fate is Fate.WAITING and all(is_passed(forth[at], plan.steps[at - 1]) for at in one.after):
+        leg = _leg(saga, FORTH[number], is_pivot=number == plan.pivot)
+        if leg.fate is Fate.WAITING and _is_ready(one, plan, forth):
             ready_ms = max((forth[at].ended_ms for at in one.after), default=saga.begins_ms)
             leg = _turn(replace(leg, ended_ms=ready_ms), one.step.params, scope(saga, plan, number, forth))
         forth[number] = leg
-    back = {one.number: _leg(saga, Ticket(one.number, Way.BACK)) for one in plan.steps if one.step.compensate}
+    if not plan.is_listed_in_order:
+        forth = dict(sorted(forth.items()))
+    is_undoing = any(ticket.way == Way.BACK for ticket in (*saga.commands, *saga.parks))
+    back = {number: _leg(saga, BACK[number]) if is_undoing else BACK[number] for number in plan.undoable}
     is_committed = plan.pivot > 0 and forth[plan.pivot].is_done
-    is_undoing = any(ticket.way is Way.BACK for ticket in (*saga.commands, *saga.parks))
-    return Standing(dict(sorted(forth.items())), back, is_committed, is_undoing)
+    return Standing(forth, back, is_committed, is_undoing)
+
+
+def _is_ready(one: Planned, plan: Plan, forth: Mapping[int, Leg]) -> bool:
+    """Whether all that a step waits for has been passed; a loop, for this is asked most of all."""
+    for at in one.after:  # noqa: SIM110 - see above
+        if not is_passed(forth[at], plan.steps[at - 1]):
+            return False
+    return True
 
 
 def scope(saga: Saga, plan: Plan, number: int, forth: Mapping[int, Leg]) -> Scope:
@@ -314,10 +327,9 @@ def _turn(leg: Leg, params: Mapping[str, JsonValue], scope: Scope) -> Leg:
         return replace(leg, fate=Fate.FAILED, code=UNRESOLVED, text=str(error)[:200], is_hopeless=True)
 
 
-def _leg(saga: Saga, ticket: Ticket, *, is_pivot: bool = False) -> Leg:
-    """Return one way of one step, as all its rounds leave it."""
-    leg = Leg(ticket)
-    is_in_doubt = False
+def _leg(saga: Saga, leg: Leg, *, is_pivot: bool = False) -> Leg:
+    """Return one way of one step, of which nothing was said, as all its rounds leave it."""
+    ticket, is_in_doubt = leg.ticket, False
     while ticket in saga.commands or ticket in saga.parks or ticket in saga.resumes:
         # a round that runs, with another after it, has an outcome that was not read: the next one was commanded on it
         is_in_doubt = is_in_doubt or leg.fate in (Fate.UNKNOWN, Fate.RUNNING)

@@ -24,6 +24,8 @@ FORBIDDEN: Final = frozenset(
     }
 )  # fmt: skip
 """Functions that read what is no table, run text as SQL, or change something."""
+CATALOGUE: Final = ("duckdb_", "pragma_", "sqlite_", "pg_")
+"""How the names begin of everything that DuckDB finds without a schema and that is none of our tables."""
 SCHEMAS: Final = frozenset({"", "main"})
 NODES_MAX: Final = 20_000
 """Parts of one statement: a larger one is written to exhaust something."""
@@ -47,7 +49,11 @@ def refusal(parsed: Mapping[str, Any], tables: frozenset[str]) -> str | None:
     parts = list(_parts(statements[0]))
     if len(parts) > NODES_MAX:
         return "the statement is too large"
-    names = tables | {str(key).lower() for part in parts for key in _common(part)}
+    declared = {str(key).lower() for part in parts for key in _common(part)}
+    strange = sorted(name for name in declared if not name.isidentifier() or name.startswith(CATALOGUE))
+    if strange:  # where it is not declared, it would name what is there without us
+        return f"{strange[0][:63]!r} is no name for a common table expression here"
+    names = tables | declared
     return next((why for part in parts if (why := _why(part, names)) is not None), None)
 
 
@@ -84,7 +90,7 @@ def _why(part: Mapping[str, Any], names: frozenset[str]) -> str | None:
         name = str(function.get("function_name", "")).lower()
         return None if name in TABLE_FUNCTIONS else f"the table function {name!r} is not allowed"
     name = str(part.get("function_name", "")).lower()
-    if name in FORBIDDEN or name.startswith(("duckdb_", "pragma_")):
+    if name in FORBIDDEN or name.startswith(CATALOGUE[:2]):
         return f"the function {name!r} is not allowed"
     return None
 

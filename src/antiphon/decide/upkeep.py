@@ -48,13 +48,20 @@ class UpkeepState:
     is_changed: bool = True
     """Whether there is anything that the last snapshot does not show."""
 
+    def turn_back(self, now_ms: int) -> None:
+        """Take what was done in the future to be done now: the clock has gone backward, and nothing waits for it."""
+        self.open_since_ms = None if self.open_since_ms is None else min(self.open_since_ms, now_ms)
+        self.compacted_ms = min(self.compacted_ms, now_ms)
+        self.discarded_ms = min(self.discarded_ms, now_ms)
+        self.snapshot_ms = min(self.snapshot_ms, now_ms)
+
 
 def due(state: UpkeepState, now_ms: int, bounds: UpkeepBounds) -> Job | None:
     """Return what is to be done now, or None."""
     since_ms = state.open_since_ms
     if state.open_rows >= bounds.seal_rows or (since_ms is not None and now_ms - since_ms >= bounds.seal_ms):
         return "seal"
-    pause_ms = max(bounds.snapshot_ms, state.snapshot_took_ms * (bounds.snapshot_duty - 1))
+    pause_ms = max(bounds.snapshot_ms, state.snapshot_took_ms * bounds.snapshot_duty)  # from its beginning
     if state.is_behind:
         pause_ms = max(pause_ms, bounds.behind_ms)
     if state.is_changed and now_ms - state.snapshot_ms >= pause_ms:

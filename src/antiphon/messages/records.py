@@ -62,3 +62,5 @@ class RecorderReported(Fact):
     rows: Count = Field(default=0, description="written since it has started")
     dead: Count = Field(default=0, description="facts that could not be read, since it has started")
     gaps: Count = Field(default=0, description="stretches of its streams that it could not read, since it has started")
+    snapshots: Count = Field(default=0, description="written since it has started")
+    snapshots_ms: Count = Field(default=0, description="how long they have taken in all")

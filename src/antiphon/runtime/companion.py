@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from pathlib import Path
 
 import structlog
 
@@ -32,9 +33,13 @@ class Companion:
         name: what the log calls it.
         command: its command line.
         environment: its environment.
+        log_file: what it writes is added there; default: it has this process's own streams.
     """
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], log_file: Path | None = None
+    ) -> None:
+        self.log_file = log_file
         self.name = name
         self.command = list(command)
         self.environment = dict(environment)
@@ -43,9 +48,14 @@ class Companion:
 
     async def start(self) -> None:
         """Start it; it is not waited for."""
-        self._process = await asyncio.create_subprocess_exec(
-            *tied(self.command), env=self.environment, stdin=asyncio.subprocess.DEVNULL
-        )
+        with nullcontext() if self.log_file is None else self.log_file.open("ab") as log_file:
+            self._process = await asyncio.create_subprocess_exec(
+                *tied(self.command),
+                env=self.environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=log_file,
+            )
 
     async def run(self) -> None:
         """Start it again whenever it ends."""

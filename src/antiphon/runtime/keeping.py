@@ -57,6 +57,8 @@ class Keeper:
         self._waiting: deque[tuple[str, bytes]] = deque()
         self._bytes = 0
         self._filled = asyncio.Event()
+        self._flushing = asyncio.Lock()
+        """A stop comes while a message may be on its way; nobody else sends what is in it."""
         self._journal: Journal | None = None
         self._is_failing = False
         self._last: int | None = None
@@ -105,19 +107,24 @@ class Keeper:
         self._filled.set()
 
     async def _flush(self) -> None:
-        while self._waiting:
-            count = self._batch()
-            self._number += 1
-            head = f'{{"session":"{self._session}","number":{self._number},"facts":['.encode()
-            batch = [self._waiting[at] for at in range(count)]
-            inside = b",".join(b'{"kind":"%s","fact":%s}' % (kind.encode(), data) for kind, data in batch)
-            await self._append(head + inside + b"]}")
-            for _, data in batch:
-                self._waiting.popleft()
-                self._bytes -= len(data)
-            self.kept += count
-            await self._tell_dropped()
-        self._filled.clear()
+        async with self._flushing:
+            while self._waiting:
+                await self._send()
+            self._filled.clear()
+
+    async def _send(self) -> None:
+        """Keep the next message."""
+        count = self._batch()
+        self._number += 1
+        head = f'{{"session":"{self._session}","number":{self._number},"facts":['.encode()
+        batch = [self._waiting[at] for at in range(count)]
+        inside = b",".join(b'{"kind":"%s","fact":%s}' % (kind.encode(), data) for kind, data in batch)
+        await self._append(head + inside + b"]}")
+        for _, data in batch:
+            self._waiting.popleft()
+            self._bytes -= len(data)
+        self.kept += count
+        await self._tell_dropped()
 
     def _batch(self) -> int:
         """Return how many of those that wait make the next message."""

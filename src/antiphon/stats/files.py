@@ -29,6 +29,19 @@ def settle(fresh: Path, place: Path) -> None:
         os.close(handle)
 
 
+def fresh_of(place: Path) -> Path:
+    """Return where to write a file of DuckDB before it is settled; what a kill has left there is removed."""
+    fresh = place.with_name(place.name + FRESH)
+    fresh.unlink(missing_ok=True)
+    wal_of(fresh).unlink(missing_ok=True)
+    return fresh
+
+
+def wal_of(place: Path) -> Path:
+    """Return where DuckDB keeps what is not in a file of its own yet."""
+    return place.with_name(place.name + ".wal")
+
+
 def quoted(path: Path | str) -> str:
     """Return a path as a literal of SQL.
 

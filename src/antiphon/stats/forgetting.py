@@ -1,4 +1,4 @@
-"""Forgetting somebody: his name and the text of his questions are taken out of the hot file and of every segment.
+"""Forgetting somebody: his name and the text of his questions are taken out of every file of the record's folder.
 
 The rows stay, so that counts and times stay true. The audit (`identity_events`) is not touched: who was let in or
 refused is what it is kept for. What comes later of the same caller, e.g. when the stream is read again, is taken out
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from antiphon.decide.record_rows import timestamp
 from antiphon.decide.record_tables import NAMED, TEXT
-from antiphon.stats.files import quoted
-from antiphon.stats.segments import listed, rewrite
+from antiphon.stats.files import RECENT, quoted
+from antiphon.stats.segments import discard, listed, rewrite
 from antiphon.stats.store import Store
 
 
@@ -38,6 +38,10 @@ def forget(store: Store, who: str, now_ms: int) -> tuple[int, int]:
                 rewrite(store, table, segment, f"* REPLACE ({replaced})", now_ms)
                 rows += int(count)
                 files += 1
+    discard(store, None)  # the parts of what was merged hold him, too
+    store.rewrite(now_ms)
+    with store.writing():
+        (store.folder / RECENT).unlink(missing_ok=True)
     return rows, files
 
 

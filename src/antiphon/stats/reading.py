@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 
 from antiphon.stats.files import quoted
-from antiphon.stats.worker import plain
+from antiphon.stats.worker import UTC, Refused, plain, refuse_zones
 
 
 @contextmanager
@@ -18,6 +18,7 @@ def opened(place: Path) -> Generator[duckdb.DuckDBPyConnection]:
     """Open a snapshot; it stays as it is while the recorder puts newer ones into its place."""
     connection = duckdb.connect(str(place), read_only=True)
     try:
+        connection.execute(UTC)
         yield connection
     finally:
         connection.close()
@@ -28,8 +29,9 @@ def table(connection: duckdb.DuckDBPyConnection, statement: str, rows_max: int) 
     try:
         cursor = connection.execute(statement)
         described = cursor.description or []
+        refuse_zones(described)
         rows = cursor.fetchmany(rows_max + 1)
-    except duckdb.Error as error:
+    except (duckdb.Error, Refused) as error:
         return {"error": str(error)[:1_000]}
     return {
         "columns": [str(one[0])[:200] for one in described],
@@ -46,7 +48,7 @@ def export(place: Path, folder: Path, names: list[str], form: str, since_ms: int
     with opened(place) as connection:
         for name in names:
             target = folder / f"{name}.{form}"
-            where = "WHERE ts >= (SELECT max(ts) FROM snapshot_of) - to_milliseconds(?)" if since_ms else ""
+            where = "WHERE ts >= (now() AT TIME ZONE 'UTC') - to_milliseconds(?)" if since_ms else ""
             query = f"COPY (SELECT * FROM {name} {where} ORDER BY ts) TO {quoted(target)} (FORMAT {form})"  # noqa: S608 - our own names
             found = connection.execute(query, [since_ms] if since_ms else []).fetchone()
             written[name] = int(found[0]) if found else 0

@@ -71,6 +71,11 @@ class Sandbox:
         finally:
             self._running -= 1
 
+    async def forget(self) -> None:
+        """Have the next question answered from what is in the record then, and keep nothing of before."""
+        async with self._making:
+            (self.folder / RECENT).unlink(missing_ok=True)
+
     def close(self) -> None:
         """Let the thread end."""
         self.threads.stop(wait_s=START_MS / 1_000)
@@ -79,12 +84,12 @@ class Sandbox:
         """Make the file anew if it is old, unless that would take too much of the time."""
         async with self._making:
             pause_ms = max(self.bounds.fresh_ms, self._took_ms * (DUTY - 1))
-            if self._made_ms and now_ms - self._made_ms < pause_ms:
+            place = self.folder / RECENT
+            if self._made_ms and 0 <= now_ms - self._made_ms < pause_ms and place.exists():
                 return
             if not (self.folder / SNAPSHOT).exists():
                 raise RecordUnwritable("there is no snapshot of the record yet", retry_after_ms=1_000)
             began = time.monotonic_ns()
-            place = self.folder / RECENT
             try:
                 await self.threads.run(snapshot.recent, self.folder, place, now_ms, self.bounds.rows_max)
             except (duckdb.Error, OSError) as error:
@@ -93,6 +98,7 @@ class Sandbox:
 
     async def _work(self, asked: Asked) -> list[Any]:
         kept = {name: os.environ[name] for name in ("SYSTEMROOT", "LD_LIBRARY_PATH") if name in os.environ}
+        kept["MALLOC_ARENA_MAX"] = "1"  # else each of DuckDB's threads takes 64 MiB of the room that a question has
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-I", "-m", "antiphon.stats.worker", env=kept, cwd=self.folder, limit=OUTPUT_BYTES_MAX,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,

@@ -41,7 +41,7 @@ def sweep(store: Store) -> int:
     """Remove the files that no transaction has registered; return how many."""
     known = {file for (file,) in store.execute("SELECT file FROM segments UNION SELECT file FROM discarded")}
     with store.writing():
-        strays = [path for path in store.segments.iterdir() if path.name not in known]
+        strays = [path for path in store.segments.iterdir() if path.name not in known and not path.is_dir()]
         for path in strays:
             path.unlink()
     return len(strays)
@@ -73,21 +73,26 @@ def compact(store: Store, now_ms: int, rows_max: int) -> int:
     return count
 
 
-def discard(store: Store, now_ms: int, keep_ms: int, discard_ms: int) -> int:
-    """Give up segments that are too old, and remove files that nobody needs any more; return how many.
+def expire(store: Store, now_ms: int, keep_ms: int) -> int:
+    """Give up segments that are too old; return how many.
 
     Old is what was sealed long ago by this machine's clock: a master whose clock is wrong loses nothing here.
     """
     with store.transaction() as connection:
         old = [timestamp(now_ms), timestamp(now_ms - keep_ms), ROLLUP]
         connection.execute("INSERT INTO discarded SELECT file, ? FROM segments WHERE sealed_ts < ? AND name <> ?", old)
-        connection.execute("DELETE FROM segments WHERE sealed_ts < ? AND name <> ?", old[1:])
-    before = [timestamp(now_ms - discard_ms)]
-    files = [file for (file,) in store.execute("SELECT file FROM discarded WHERE ts < ?", before)]
+        found = connection.execute("DELETE FROM segments WHERE sealed_ts < ? AND name <> ?", old[1:]).fetchone()
+    return int(found[0]) if found else 0
+
+
+def discard(store: Store, before_ms: int | None) -> int:
+    """Remove files that were given up or replaced before a time, None for all of them; return how many."""
+    where, values = ("true", []) if before_ms is None else ("ts < ?", [timestamp(before_ms)])
+    files = [file for (file,) in store.execute(f"SELECT file FROM discarded WHERE {where}", values)]  # noqa: S608 - ours
     with store.writing():
         for file in files:
             (store.segments / file).unlink(missing_ok=True)
-    store.execute("DELETE FROM discarded WHERE ts < ?", before)
+    store.execute(f"DELETE FROM discarded WHERE {where}", values)  # noqa: S608 - our own words
     return len(files)
 
 

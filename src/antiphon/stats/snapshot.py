@@ -14,7 +14,7 @@ import duckdb
 from antiphon.decide.record_rows import timestamp
 from antiphon.decide.record_tables import ROLLUP, ROLLUP_COLUMNS, TABLES
 from antiphon.stats import views
-from antiphon.stats.files import FRESH, SNAPSHOT, quoted, settle
+from antiphon.stats.files import SNAPSHOT, fresh_of, quoted, settle
 from antiphon.stats.segments import listed, rolled_up
 from antiphon.stats.store import Store
 
@@ -27,7 +27,7 @@ DAY_MS: Final = 86_400_000
 def write(store: Store, now_ms: int) -> Path:
     """Write the snapshot of now and return where it is."""
     place = store.folder / SNAPSHOT
-    fresh = _fresh(place)
+    fresh = fresh_of(place)
     with store.writing():
         connection = store.connection
         connection.execute(f"ATTACH {quoted(fresh)} AS snap (STORAGE_VERSION '{FORMAT}')")
@@ -55,7 +55,7 @@ def recent(folder: Path, place: Path, now_ms: int, rows_max: int) -> Path:
 
     It names no other file: whoever may ask it anything can reach nothing else. Needs no store: it reads the snapshot.
     """
-    fresh = _fresh(place)
+    fresh = fresh_of(place)
     with duckdb.connect(str(fresh), config={"memory_limit": "512MB", "threads": "1"}) as made:
         made.execute(f"ATTACH {quoted(folder / SNAPSHOT)} AS source (READ_ONLY)")
         since = timestamp(now_ms - DAY_MS)
@@ -80,11 +80,3 @@ def _with_segments(inside: str, columns: list[str], files: list[Path]) -> str:
     read = f"read_parquet([{', '.join(map(quoted, files))}], union_by_name = true)"
     # by name: a segment that was sealed before a column was added has none of it
     return f"SELECT {names} FROM (({inside}) UNION ALL BY NAME FROM {read})"  # noqa: S608 - our own names
-
-
-def _fresh(place: Path) -> Path:
-    """Return where to write a file before it is put into its place; what a kill has left there is removed."""
-    fresh = place.with_name(place.name + FRESH)
-    fresh.unlink(missing_ok=True)
-    fresh.with_name(fresh.name + ".wal").unlink(missing_ok=True)
-    return fresh

@@ -22,9 +22,12 @@ from antiphon.decide.record_rows import Hide, Row, as_is, timestamp
 from antiphon.decide.record_tables import NAMED, TABLES, TEXT
 from antiphon.errors import RecordUnwritable
 from antiphon.stats import schema
-from antiphon.stats.files import HOT, SEGMENTS
+from antiphon.stats.files import HOT, SEGMENTS, fresh_of, quoted, settle, wal_of
 
 log = structlog.get_logger("antiphon.record")
+
+REFUSED = (duckdb.DataError, duckdb.InvalidInputException, UnicodeError)
+"""What DuckDB raises for a value that a column does not hold."""
 
 
 class Store:
@@ -88,6 +91,22 @@ class Store:
             except duckdb.Error as error:
                 log.warning("record.not_closed", error=str(error)[:200])
 
+    def rewrite(self, now_ms: int) -> None:
+        """Write the file anew, so that nothing is left in it of rows that were changed or deleted."""
+        place = self.folder / HOT
+        with self.writing():
+            fresh, connection = fresh_of(place), self.connection
+            connection.execute("CHECKPOINT")
+            connection.execute(f"ATTACH {quoted(fresh)} AS fresh")
+            try:
+                connection.execute(f"COPY FROM DATABASE {place.stem} TO fresh")
+            finally:
+                connection.execute("DETACH fresh")
+            self.close()
+            wal_of(place).unlink(missing_ok=True)  # all of it is in the file
+            settle(fresh, place)
+        self.open(now_ms)
+
     def begin(self, stream: str, position: Position, gap: Gap | None, now_ms: int) -> None:
         """Note from where a stream is read from now on, and what of it is lost."""
         lost = None if gap is None else (timestamp(now_ms), stream, gap.first, gap.last, gap.reason)
@@ -99,24 +118,36 @@ class Store:
     def write(self, stream: str, created_us: int, messages: Sequence[Taken], now_ms: int) -> tuple[int, int]:
         """Write what some messages of a stream have become; return how many rows, and how many dead facts.
 
-        Messages that the tables refuse are written one by one, and the one that is refused alone is dead as a whole.
+        Of messages that the tables refuse each half is written alone, and of one message what they take: a fact that
+        they refuse is dead, and the message as a whole only where nobody knows which one it is.
         """
-        position = Position(created_us, messages[-1].sequence)
         batch = read(stream, messages, self.prefix, self.hide)
-        self._forget(batch)
         try:
-            with self.transaction():
-                self._write(batch.rows, stream, position, now_ms)
-        except (duckdb.DataError, duckdb.InvalidInputException, UnicodeError) as error:
+            self._commit(batch, created_us, messages[-1].sequence, now_ms)
+        except REFUSED as error:
             if len(messages) > 1:
-                first = self.write(stream, created_us, messages[:1], now_ms)
-                rest = self.write(stream, created_us, messages[1:], now_ms)
+                middle = len(messages) // 2
+                first = self.write(stream, created_us, messages[:middle], now_ms)
+                rest = self.write(stream, created_us, messages[middle:], now_ms)
                 return first[0] + rest[0], first[1] + rest[1]
-            batch = buried(stream, messages[0], str(error))
-            with self.transaction():
-                self._write(batch.rows, stream, position, now_ms)
-        self._went(stream, position, batch.rows)
+            batch = self._commit_what_fits(messages[0], stream, created_us, str(error), now_ms)
         return batch.count, batch.dead
+
+    def _commit(self, batch: Batch, created_us: int, sequence: int, now_ms: int) -> None:
+        position = Position(created_us, sequence)
+        self._forget(batch)
+        with self.transaction():
+            self._write(batch.rows, batch.stream, position, now_ms)
+        self._went(batch.stream, position, batch.rows)
+
+    def _commit_what_fits(self, message: Taken, stream: str, created_us: int, reason: str, now_ms: int) -> Batch:
+        batch = read(stream, [message], self.prefix, self.hide, is_strict=True)
+        try:
+            self._commit(batch, created_us, message.sequence, now_ms)
+        except REFUSED:
+            batch = buried(stream, message, reason)
+            self._commit(batch, created_us, message.sequence, now_ms)
+        return batch
 
     @contextmanager
     def transaction(self) -> Generator[duckdb.DuckDBPyConnection]:

@@ -7,6 +7,7 @@ import time
 import structlog
 
 from antiphon.decide.upkeep import UpkeepBounds, UpkeepState, due
+from antiphon.errors import RecordUnwritable
 from antiphon.stats import segments, snapshot
 from antiphon.stats.store import Store
 
@@ -20,12 +21,15 @@ class Upkeep:
         self.store = store
         self.bounds = bounds or UpkeepBounds()
         self.state = UpkeepState()
+        self.snapshots = 0
+        self.snapshots_ms = 0
         self._is_swept = False
         self._seen = -1
 
     def work(self, now_ms: int, *, is_behind: bool = False) -> None:
         """Do the most urgent job that is due; raises `RecordUnwritable`, and then it stays due."""
         self.state.is_behind = is_behind
+        self.state.turn_back(now_ms)
         if not self._is_swept:
             segments.sweep(self.store)
             self._is_swept = True
@@ -34,10 +38,16 @@ class Upkeep:
         if job is None:
             return
         began = time.monotonic_ns()
-        count = getattr(self, f"_{job}")(now_ms)
+        try:
+            count = getattr(self, f"_{job}")(now_ms)
+        except RecordUnwritable:
+            self._is_swept = False  # or each try would leave files behind, on a disk that may be full
+            raise
         took_ms = (time.monotonic_ns() - began) // 1_000_000
         if job == "snapshot":
             self.state.snapshot_took_ms = took_ms
+            self.snapshots += 1
+            self.snapshots_ms += took_ms
         elif count:
             log.info("record.upkeep", job=job, count=count, took_ms=took_ms)
 
@@ -66,7 +76,10 @@ class Upkeep:
         return count
 
     def _discard(self, now_ms: int) -> int:
-        count = segments.discard(self.store, now_ms, self.bounds.keep_ms, self.bounds.discard_ms)
+        if segments.expire(self.store, now_ms, self.bounds.keep_ms):
+            self.changed()
+        # the snapshot that is there names what was given up after it was made
+        count = segments.discard(self.store, min(now_ms - self.bounds.discard_ms, self.state.snapshot_ms))
         self.state.discarded_ms = now_ms
         return count
 

@@ -29,6 +29,8 @@ MAY_READ: Final = frozenset({*TABLES, *VIEWS, ROLLUP, "stream_position", "schema
 FILES_MAX: Final = 64
 WHOLE_MAX: Final = 2**63
 """Larger whole numbers become text: hardly anybody's JSON reads them."""
+UTC: Final = "SET TimeZone = 'UTC'"
+"""Times in the record are UTC without a zone; this makes now() the same, whatever the zone of the machine."""
 OVERHEAD_BYTES: Final = 640 * 1024 * 1024
 """Address space of Python and DuckDB themselves."""
 
@@ -94,7 +96,7 @@ def limit(asked: Asked) -> None:
 
 def opened(asked: Asked) -> duckdb.DuckDBPyConnection:
     """Return the file, open for reading and for nothing else; its settings can no longer be changed."""
-    return duckdb.connect(
+    connection = duckdb.connect(
         asked.file,
         read_only=True,
         config={
@@ -107,9 +109,11 @@ def opened(asked: Asked) -> duckdb.DuckDBPyConnection:
             "threads": 1,
             "memory_limit": f"{asked.memory_bytes // 1024}KiB",
             "max_execution_time": asked.time_ms,
-            "lock_configuration": True,
         },
     )
+    connection.execute(UTC)
+    connection.execute("SET lock_configuration = true")
+    return connection
 
 
 def answered(asked: Asked) -> list[dict[str, Any]]:
@@ -140,29 +144,41 @@ def table(
     """Return what a statement finds, as much of it as there is room for, and how many bytes that is."""
     cursor = connection.execute(statement)
     described = cursor.description or []
+    refuse_zones(described)
     columns = [str(one[0])[:200] for one in described]
-    rows: list[list[Any]] = []
-    size, is_cut = 0, False
+    made: dict[str, Any] = {"columns": columns, "types": [str(one[1])[:200] for one in described]}
+    is_json = asked.format == "json"
+    shown: list[Any] = [csv_line(columns)] if asked.format == "csv" else []
+    size, count, is_cut = len(orjson.dumps([made, shown])), 0, False
     while (row := cursor.fetchone()) is not None:
         values = [plain(value) for value in row]
-        size += len(orjson.dumps(values, default=plain)) + 1
-        if len(rows) == asked.rows_max or size > bytes_max:
+        one = values if is_json else csv_line(values) if asked.format == "csv" else ndjson_line(columns, values)
+        size += len(orjson.dumps(one, default=plain)) + 1
+        if count == asked.rows_max or size > bytes_max:
             is_cut = True
             break
-        rows.append(values)
-    made: dict[str, Any] = {"columns": columns, "types": [str(one[1])[:200] for one in described], "count": len(rows)}
-    shown: dict[str, Any] = {"rows": rows} if asked.format == "json" else {"text": text(columns, rows, asked.format)}
-    return {**made, **shown, "is_cut": is_cut}, size
+        shown.append(one)
+        count += 1
+    made |= {"rows": shown} if is_json else {"text": "".join(shown)}
+    return {**made, "count": count, "is_cut": is_cut}, size
 
 
-def text(columns: Sequence[str], rows: Sequence[Sequence[Any]], form: str) -> str:
-    """Return rows as CSV (RFC 4180) or as one JSON object a line."""
-    if form == "ndjson":
-        return "".join(f"{json.dumps(dict(zip(columns, row, strict=True)), default=str)}\n" for row in rows)
+def refuse_zones(described: Sequence[Sequence[Any]]) -> None:
+    """Raise `Refused` for a column with a zone, which DuckDB hands to Python by way of a library that is not here."""
+    for name, kind, *_ in described:
+        if "WITH TIME ZONE" in str(kind):
+            raise Refused(f"the column {str(name)[:63]!r} is a time with a zone: write ::TIMESTAMP behind it, for UTC")
+
+
+def ndjson_line(columns: Sequence[str], row: Sequence[Any]) -> str:
+    """Return a row as a line of JSON."""
+    return f"{json.dumps(dict(zip(columns, row, strict=True)), default=str)}\n"
+
+
+def csv_line(row: Sequence[Any]) -> str:
+    """Return a row as a line of CSV (RFC 4180)."""
     written = io.StringIO()
-    writer = csv.writer(written)
-    writer.writerow(columns)
-    writer.writerows(rows)
+    csv.writer(written).writerow(row)
     return written.getvalue()
 
 

@@ -29,7 +29,7 @@ def demo(
 
     It indexes the standard library's documentation on two nodes that overlap, the installed packages, and Antiphon's
     own documentation on two instances of one node; asks a few questions; and stays up, so that you can ask from
-    another terminal. What the processes log is in demo.log in the data directory.
+    another terminal, and see what was asked. What the processes log is in demo.log in the data directory.
 
     Args:
         query: ask this instead of the demo's own questions.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from antiphon.cli.options import Connection
 
@@ -18,7 +19,7 @@ def logs(
     request: str | None = None,
     since: str = "1d",
     level: Literal["info", "warning", "error"] = "info",
-    count: Annotated[int, Parameter(name=["--count", "-n"])] = 200,
+    count: Annotated[int, Parameter(name=["--count", "-n"], validator=Number(gte=1))] = 200,
     output: Annotated[Literal["table", "json"], Parameter(name=["--output", "-o"])] = "table",
     at: Connection = Connection(),  # noqa: B008 - frozen
 ) -> int:
@@ -37,4 +38,4 @@ def logs(
     from antiphon.cli.duration import parse  # noqa: PLC0415 - as above
 
     since_ms = parse(since, "--since")
-    return logged.show(at.home(), role, request, since_ms, level=level, count=max(1, count), output=output)
+    return logged.show(at.home(), role, request, since_ms, level=level, count=count, output=output)

@@ -45,13 +45,15 @@ def recorder(
     *,
     record: Path | None = None,
     keys: Annotated[Path | None, Parameter(env_var="ANTIPHON_KEYS")] = None,
+    open_: Annotated[bool, Parameter(name="--open", negative="")] = False,
     at: Connection = Connection(),  # noqa: B008 - frozen
 ) -> None:
     """Write down what happens, for analysts; a second one elsewhere is a full copy of its own.
 
     Args:
         record: the record's folder; default: `stats` in the data directory. One recorder writes there at a time.
-        keys: the fabric's keys folder, where the server asks the callout who comes in; default: $ANTIPHON_KEYS.
+        keys: the fabric's keys folder; default: $ANTIPHON_KEYS, or `keys` in the data directory.
+        open_: run without keys and answer everybody: whoever reaches the server may ask the record.
         at: where the server is.
     """
     at.configure_logs("info", role="recorder")
@@ -59,4 +61,4 @@ def recorder(
     from antiphon.runtime.loop import run  # noqa: PLC0415 - as above
     from antiphon.settings import Settings  # noqa: PLC0415 - as above
 
-    run(recording.recorder(Settings.read(), folder=record, keys=keys, **at.where()))
+    run(recording.recorder(Settings.read(), folder=record, keys=keys, is_open=open_, **at.where()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from antiphon.cli.options import Connection
 
@@ -16,7 +17,7 @@ def sql(
     query: str | None = None,
     /,
     *,
-    rows_max: int = 1_000,
+    rows_max: Annotated[int, Parameter(validator=Number(gte=1))] = 1_000,
     history: bool = False,
     output: Annotated[Literal["table", "json", "ndjson", "csv"], Parameter(name=["--output", "-o"])] = "table",
     at: Connection = Connection(),  # noqa: B008 - frozen

@@ -81,6 +81,7 @@ def goodbye(option: str, url: str) -> None:
         f"\nThe demo stays up at {url}. From another terminal:\n"
         f'  antiphon search "read a csv file"{option}\n'
         f"  antiphon node ls{option}\n"
+        f"  antiphon stats{option}\n"
         f"  antiphon node serve folder ./docs{option}\n"
         "Ctrl-C stops it."
     )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from antiphon.app import embedded
+from antiphon.app import embedded, recorder_beside
 from antiphon.cli import say
 from antiphon.cli.demo import screen
 from antiphon.cli.demo.fleet import Fleet
@@ -21,6 +21,8 @@ HITS = 3
 """Of each of the demo's own questions: three of them fit on a screen."""
 HITS_OF_ONE = 10
 JOIN_MS_MAX = 60_000
+LOG_FILE = "demo.log"
+"""In the data directory: what all processes of the demo log."""
 
 
 class Stage:
@@ -36,11 +38,19 @@ class Stage:
     async def run(self, questions: Sequence[str], *, once: bool, is_json: bool) -> None:
         """Start everything, ask, and stay up unless `once`."""
         self.told = told_by_signals()
-        async with embedded(self.data, Settings.read()) as (server, role):
+        settings = Settings.read()
+        async with embedded(self.data, settings) as (server, role):
             self.timing.mark("master")
+
+            async def stays_up() -> None:
+                if settings.record:  # behind the answers: it would take its share of the processors from them
+                    await role.supervisor.start("recorder", lambda: recorder_beside(server, self.data / LOG_FILE))
+
             serving = asyncio.ensure_future(role.run())
             try:
-                playing = asyncio.ensure_future(self._play(server.url, questions, once=once, is_json=is_json))
+                playing = asyncio.ensure_future(
+                    self._play(server.url, questions, None if once else stays_up, is_json=is_json)
+                )
                 waiting = asyncio.ensure_future(self.told.wait())
                 await asyncio.wait({playing, waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
                 for one in (playing, serving):
@@ -53,7 +63,9 @@ class Stage:
                 role.supervisor.stop()
                 await serving
 
-    async def _play(self, url: str, questions: Sequence[str], *, once: bool, is_json: bool) -> None:
+    async def _play(
+        self, url: str, questions: Sequence[str], stays_up: Callable[[], Awaitable[None]] | None, *, is_json: bool
+    ) -> None:
         await self._gather_nodes()
         if not is_json:
             say(screen.ready(self.fleet, self.timing))
@@ -70,7 +82,8 @@ class Stage:
             print(json_text(self._document(answers)), flush=True)
         else:
             say(f"\nfirst answer {screen.seconds(self.timing.marks['first_answer'])} after the command")
-        if not once:
+        if stays_up is not None:
+            await stays_up()
             if not is_json:
                 screen.goodbye(self.option, url)
             await self.told.wait()

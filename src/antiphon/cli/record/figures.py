@@ -15,8 +15,17 @@ _PERCENTILES: Final = ", ".join(
     f"{_MS.format(share=share)} AS {name}" for share, name in ((0.5, "p50_ms"), (0.95, "p95_ms"), (0.99, "p99_ms"))
 )
 
+PLACES_MAX: Final = 61
+"""Stretches that the traffic is shown in, of whole minutes: an hour has one for each that it touches."""
+MINUTE_MS: Final = 60_000
+
 FIGURES: Final[Mapping[str, str]] = {
-    "traffic": "SELECT minute, requests, p95_ms FROM requests_per_minute WHERE {since:minute} ORDER BY minute",
+    "traffic": """WITH begun AS (SELECT {begin} AS first), counted AS (
+    SELECT (epoch_ms(minute) - epoch_ms(first)) // {step_ms} AS place, sum(requests) AS requests, max(p95_ms) AS p95_ms
+    FROM requests_per_minute, begun WHERE minute >= first GROUP BY place
+)
+SELECT first + to_milliseconds(range * {step_ms}) AS since, coalesce(requests, 0)::BIGINT AS requests, p95_ms
+FROM range({places}) CROSS JOIN begun LEFT JOIN counted ON place = range ORDER BY range""",
     "requests": """SELECT count(*) AS requests, count(*) FILTER (code IS NOT NULL) AS refused,
     round(sum(answered) / nullif(sum(expected), 0), 4) AS coverage, count(DISTINCT caller) AS callers,
     count(*) FILTER (hits = 0 AND code IS NULL) AS without_hits FROM requests WHERE {since:ts}""",
@@ -40,9 +49,12 @@ FROM saga_failures ORDER BY sagas DESC LIMIT 10""",
 
 def statement(name: str, since_ms: int, node: str | None) -> str:
     """Return the statement of a figure, over so long until now, of one node or of all."""
-    text = FIGURES[name]
+    text, minutes = FIGURES[name], since_ms // MINUTE_MS + 1
+    step = -(-minutes // PLACES_MAX)
+    earliest = f"(now() AT TIME ZONE 'UTC') - to_milliseconds({since_ms})"
+    text = text.replace("{begin}", f"date_trunc('minute', {earliest})")
+    text = text.replace("{step_ms}", str(step * MINUTE_MS)).replace("{places}", str(-(-minutes // step)))
     for column in ("minute", "ts", "hour", "raised"):
-        begin = f"(SELECT max(ts) FROM snapshot_of) - to_milliseconds({since_ms})"  # noqa: S608 - a number
-        begin = f"date_trunc('{column}', {begin})" if column in ("minute", "hour") else begin
+        begin = f"date_trunc('{column}', {earliest})" if column in ("minute", "hour") else earliest
         text = text.replace(f"{{since:{column}}}", f"{column} >= {begin}")
     return text.replace("{node:node}", "true" if node is None else f"node = '{node}'")

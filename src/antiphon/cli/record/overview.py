@@ -11,14 +11,14 @@ from antiphon.cli import say
 from antiphon.cli.options import Connection
 from antiphon.cli.record.asking import tables
 from antiphon.cli.record.figures import FIGURES, statement
-from antiphon.cli.record.writing import cell
+from antiphon.cli.record.writing import cell, show
 from antiphon.cli.safe import json_text
 
 if TYPE_CHECKING:
     from antiphon.messages.stats import StatsTable
 
 BLOCKS = "▁▂▃▄▅▆▇█"
-SPARK_CHARS = 60
+SPARK_CHARS = 61
 ROWS_MAX = 2_000
 
 
@@ -36,6 +36,8 @@ def overview(at: Connection, since_ms: int, node: str | None, output: str, *, sq
     else:
         _shown(found)
     sys.stdout.flush()
+    if node is not None and not found["slowest nodes"].rows:
+        say(f"nothing was asked of a node {node!r} in this time: `antiphon node ls` lists the nodes")
     if not _named(found["requests"])[0].get("requests"):
         say("no search in this time: `--since 7d --history` looks further back")
     return 0
@@ -60,18 +62,25 @@ def _shown(found: dict[str, StatsTable]) -> None:
     latency = (_named(found["latency"]) or [{}])[0]
     traffic = [float(row.get("requests") or 0) for row in _named(found["traffic"])]
     counts = {name: whole.get(name) or 0 for name in ("requests", "refused", "callers", "without_hits")}
-    print(f"requests\t{counts['requests']}\trefused {counts['refused']}\tcallers {counts['callers']}")
-    print(f"traffic\t{spark(traffic)}")
     times = [f"{name.removesuffix('_ms')} {cell(latency[name]) or '-'} ms" for name in latency]
-    print("\t".join(["latency", *times]))
     coverage = "-" if whole.get("coverage") is None else f"{float(whole['coverage']):.1%}"
-    print(f"coverage\t{coverage}\twithout hits {counts['without_hits']}")
+    _heads(
+        ["requests", str(counts["requests"]), f"refused {counts['refused']}", f"callers {counts['callers']}"],
+        ["traffic", spark(traffic)],
+        ["latency", *times],
+        ["coverage", coverage, f"without hits {counts['without_hits']}"],
+    )
     for name in ("slowest nodes", "breakers", "sagas", "actions", "alerts", "losses"):
-        rows = found[name].rows
-        if rows:
-            print(f"\n{name}\n" + "\t".join(found[name].columns))
-            for row in rows:
-                print("\t".join(cell(value) for value in row))
+        if found[name].rows:
+            print(f"\n{name}", flush=True)
+            show(found[name].columns, found[name].rows)
+
+
+def _heads(*lines: Sequence[str]) -> None:
+    """Write what is said first: on a terminal with blanks, elsewhere with tabs."""
+    wide = max(len(one[0]) for one in lines)
+    for first, *rest in lines:
+        print(f"{first:<{wide}}  {'   '.join(rest)}" if sys.stdout.isatty() else "\t".join([first, *rest]))
 
 
 def _named(table: StatsTable) -> list[dict[str, Any]]:
