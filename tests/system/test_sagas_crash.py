@@ -11,9 +11,13 @@ from pydantic import BaseModel
 
 from antiphon import ActionContext, Saga
 from antiphon.actors.saga_book import SagaBook
+from antiphon.decide.saga import Append
+from antiphon.decide.saga_desk import begin
+from antiphon.decide.saga_log import Ticket
 from antiphon.errors import InvalidSaga, Overloaded
 from antiphon.messages.saga import SagaRetry
 from antiphon.messages.saga_desk import SagaGet, SagaList, SagaOrder, SagaState, SagaSubmit, SagaView
+from antiphon.messages.saga_history import SagaParked
 from antiphon.testing import TestFleet, virtual_run
 from fabrics import until
 
@@ -287,6 +291,30 @@ def test_where_there_is_no_room_no_saga_begins_and_those_that_run_end() -> None:
             ledger.gates["charge"].set()
             await asyncio.sleep(30)
             assert (await bus.ask(SagaGet(id="held"))).state is SagaState.COMPLETED
+
+    virtual_run(tell())
+
+
+def test_a_saga_that_is_a_bug_to_look_at_does_not_end_the_looking() -> None:
+    async def tell() -> None:
+        ledger = Ledger()
+        async with TestFleet(seed=3) as fleet:
+            other, prefix = await fleet.bus("master-2"), fleet.settings.prefix
+            book = await SagaBook.open(other, 1_000)
+            saga = Saga("odd").step("charge", node="bank", params={"user": "ann"})
+            start = begin(saga.submission(id="odd"), "web", lambda _step: None)
+            # no version has written that: its deadline is later than what can be shown
+            seq = await book.make("odd", Append(start.model_copy(update={"start_at_ms": 2**53}), 0))
+            assert seq is not None
+            await book.make("odd", Append(SagaParked(step="charge", code="odd"), seq, Ticket(1, "f")))
+            await fleet.master("master-1")
+            await fleet.node("bank", actions=ledger.actions("charge"))
+            await asyncio.sleep(30)
+            later = SagaSubmit(id="later", definition=saga.definition, delay_ms=3_600_000)
+            await (await fleet.bus("web")).ask(later)
+            await book.forget_timer("later")
+            await asyncio.sleep(120)
+            assert fleet.server.logs[f"{prefix}-timers"].subjects(f"{prefix}.v1.saga.later.t.set")
 
     virtual_run(tell())
 

@@ -324,11 +324,15 @@ class SagaDriver:
 
     async def _sweep_on(self) -> None:
         while True:
-            try:
-                await self._sweep()
-            except AntiphonError as error:
-                log.info("saga.not_swept", code=error.code)
+            # a task of its own: a bug in looking at one saga is told, and does not end the looking for good
+            await asyncio.wait({self._spawn(self._swept(), "swept")})
             await self.bus.clock.sleep_ms(self.limits.sweep_ms)
+
+    async def _swept(self) -> None:
+        try:
+            await self._sweep()
+        except AntiphonError as error:
+            log.info("saga.not_swept", code=error.code)
 
     async def _sweep(self) -> None:
         """Set a timer for each saga that is there and has none: the stream of timers may have been lost."""
@@ -406,10 +410,11 @@ class SagaDriver:
                 )
             )
 
-    def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=f"sagas:{what}")
         self._tasks.add(task)
         task.add_done_callback(self._spawned_over)
+        return task
 
     def _spawned_over(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
