@@ -27,6 +27,7 @@ from antiphon.errors import Malformed, NotConnected, OutOfBudget, SagaUndone, St
 from antiphon.messages.base import Message
 from antiphon.messages.saga import SagaDefinition
 from antiphon.messages.saga_desk import (
+    PAGE_MAX,
     SagaGet,
     SagaLine,
     SagaList,
@@ -246,17 +247,22 @@ class RunsSagas:
         state: SagaState | str | None = None,
         name: str | None = None,
         caller: str | None = None,
+        limit: int | None = None,
         behalf: str | None = None,
     ) -> tuple[SagaLine, ...]:
-        """Return the sagas that the caller may see, by id; an operator sees all, others their own."""
+        """Return the sagas that the caller may see, by id, the first `limit`; an operator sees all, others their own.
+
+        A master looks through all that there are for each 500 of them: where ends of a month are kept, say a limit.
+        """
         given = {"state": state, "name": name, "caller": caller, "behalf": behalf}
         found: list[SagaLine] = []
         after: str | None = None
         while True:
-            listing = await self.bus.ask(made(SagaList, **given, after=after))
+            page = PAGE_MAX if limit is None else min(PAGE_MAX, limit - len(found))
+            listing = await self.bus.ask(made(SagaList, **given, after=after, limit=page))
             found += listing.sagas
             after = listing.next
-            if after is None:
+            if after is None or len(found) == limit:
                 return tuple(found)
 
     async def validate(self, saga: Saga | SagaDefinition, input: Input = None) -> SagaVerdict:  # noqa: A002 - as above

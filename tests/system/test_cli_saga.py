@@ -233,6 +233,9 @@ def test_it_begins_later(here: Fabric) -> None:
     assert (later.code, later.out) == (0, "later-1\n")
     at = (datetime.now().astimezone() + timedelta(hours=2)).isoformat(timespec="seconds")
     assert saga(here, *words, "--at", at, "--id", "later-2").code == 0
+    first = saga(here, "ls", "--state", "scheduled", "--limit", "1")
+    assert first.out.startswith("later-1\t")
+    assert (len(first.out.splitlines()), "--limit" in first.err) == (1, True)
     rows = [row.split("\t")[0] for row in saga(here, "ls", "--state", "scheduled").out.splitlines()]
     assert rows == ["later-1", "later-2"]
 

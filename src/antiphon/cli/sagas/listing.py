@@ -6,6 +6,7 @@ import sys
 from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from antiphon.cli import say
 from antiphon.cli.nodes.asking import Output, asked
@@ -23,6 +24,7 @@ def ls(
     state: State | None = None,
     name: str | None = None,
     caller: Annotated[str | None, Parameter()] = None,
+    limit: Annotated[int, Parameter(validator=Number(gte=1, lte=100_000))] = 500,
     output: Output = "table",
     at: Connection = Connection(),  # noqa: B008 - frozen
 ) -> int:
@@ -33,10 +35,14 @@ def ls(
             abandoned.
         name: only those that are called so.
         caller: only those that he has submitted.
+        limit: so many, and on stderr that there are more.
         output: how to write the list to stdout.
         at: where the server is.
     """
-    found = asked(at, lambda client: client.sagas(state=state, name=name, caller=caller))
+    found = asked(at, lambda client: client.sagas(state=state, name=name, caller=caller, limit=limit + 1))
+    if len(found) > limit:
+        say(f"the first {limit}, by id: --limit shows more, --state and --name fewer")
+        found = found[:limit]
     if output == "json":
         print(json_text("[" + ",".join(one.model_dump_json(exclude_none=True) for one in found) + "]"))
     elif not found:
