@@ -12,6 +12,8 @@ import pytest
 from pydantic import BaseModel, Field
 
 from antiphon import ActionContext, JobResult
+from antiphon.actors.actions import Actions
+from antiphon.actors.waits import Waits
 from antiphon.errors import (
     Declined,
     HandlerFailed,
@@ -20,13 +22,14 @@ from antiphon.errors import (
     Malformed,
     NotAllowed,
     OutOfBudget,
+    Overloaded,
     Oversize,
     Unconfirmed,
     UnknownAction,
     UnknownJob,
     UnknownNode,
 )
-from antiphon.messages.actions import ActionContract, JobEnd, JobLine, RunState
+from antiphon.messages.actions import ActionContract, ActionRun, JobEnd, JobGet, JobLine, RunState
 from antiphon.messages.jobs import ActionFinished, JobReported
 from antiphon.messages.policy import ActionRule
 from antiphon.node import Node
@@ -470,3 +473,22 @@ async def test_an_action_that_cannot_be_one_is_refused_where_it_is_written() -> 
         node.action("sync", params=Sync)(sync)
     with pytest.raises(InvalidSetting):
         node.action("sum", params=Sync, result=Synced, aggregates={"nothing": "sum"})(sync)
+
+
+async def test_those_who_wait_for_jobs_leave_room_for_others(fleet: Fleet) -> None:
+    gate, role = Gate(), await fleet.master()
+    [actions] = [one for one in role.supervisor.children if isinstance(one, Actions)]
+    actions.waits = Waits(2, 2)
+    await fleet.node("shop", actions={"hold": gate.handler("shop")})
+    web = await fleet.bus("web")
+    ask = ActionRun(action="hold", everywhere=True, wait_ms=30_000)
+    waiting = [asyncio.ensure_future(web.ask(ask, request_id="same", budget_ms=40_000)) for _ in range(2)]
+    await until(lambda: len(actions.waits) == 2)
+    async with asyncio.timeout(10):
+        view = await web.ask(ask, request_id="same", budget_ms=40_000)
+        assert view.end is None, "one too many is answered at once"
+        with pytest.raises(Overloaded):
+            await web.ask(JobGet(job=view.job, wait_ms=30_000, recorded=2**40), budget_ms=40_000)
+        assert (await web.ask(JobGet(job=view.job))).job == view.job, "who does not wait is answered"
+    gate.open.set()
+    assert {str(one.end) for one in await asyncio.gather(*waiting)} == {"done"}

@@ -43,7 +43,7 @@ RESERVE_MS = 50
 JOBS_MAX = 256
 """Jobs that run at once on one master."""
 WAITS_MAX = 512
-"""Requests that are kept waiting for news of jobs; what is more is refused as overloaded."""
+"""Requests that are kept waiting for jobs; what is more is answered at once, or refused as overloaded."""
 CALLER_WAITS_MAX = 256
 """The same of one caller."""
 WAIT_AGAIN_MS = 1_000
@@ -83,7 +83,7 @@ class Actions(Actor):
         self.dispatch = Dispatch(dispatch or DispatchBounds(), breakers, dice or Random(), verb=RUN)  # noqa: S311 - a choice
         self._job_bounds = job or JobBounds()
         self._retries = retries or RetryBounds()
-        self._waits = Waits(WAITS_MAX, CALLER_WAITS_MAX)
+        self.waits = Waits(WAITS_MAX, CALLER_WAITS_MAX)
         self._jobs: dict[str, Job] = {}
         self._tasks: dict[asyncio.Task[None], str] = {}
         self._ground: JobGround | None = None
@@ -141,8 +141,8 @@ class Actions(Actor):
         if isinstance(job, JobView):
             return job
         if wait_ms > 0:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(job.over.wait(), wait_ms / 1_000)
+            with self.waits.of(call.caller) as has_room, suppress(TimeoutError):
+                await asyncio.wait_for(job.over.wait(), wait_ms / 1_000 if has_room else 0)
         if not job.is_written and not job.over.is_set():
             await job.write()
         return job.view()
@@ -153,7 +153,7 @@ class Actions(Actor):
         ask = call.message
         job = await self._seen(ask.job, self.askers.who(call.caller, ask.behalf))
         until_ms = min(self.bus.clock.now_ms() + ask.wait_ms, call.deadline_ms - RESERVE_MS)
-        with self._waits.of(call.caller) as has_room:
+        with self.waits.of(call.caller) as has_room:
             if ask.wait_ms and not has_room:
                 raise Overloaded("as many wait for news of jobs as may", retry_after_ms=WAIT_AGAIN_MS)
             return await self.book.news(job, seen(ask), until_ms)
