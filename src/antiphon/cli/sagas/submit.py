@@ -55,6 +55,8 @@ def submit(
     typed = given.read(input, input_file)
     delay_ms = 0 if delay is None else duration.parse(delay, "--delay")
     start_at_ms = 0 if start_at is None else _time_ms(start_at)
+    # a mistake is told before anybody is asked
+    saga.submission(typed, id=id, delay_ms=delay_ms, start_at_ms=start_at_ms)
     is_watched = wait if wait is not None else not (delay_ms or start_at_ms)
 
     async def submitting() -> int:
