@@ -93,6 +93,7 @@ def test_stats_for_people_for_programs_and_the_sql_behind(here: Fabric) -> None:
     assert text.startswith("requests\t3\t")
     assert "\ncoverage\t100.0%\twithout hits 1\n" in text
     assert "\nslowest nodes\n" in text
+    assert "\ncache\t0.0%\tof 3 answers of nodes\n" in text
     whole = json.loads(well(here.run("stats", "-o", "json", "--since", "1d", "--node", "docs")))
     assert whole["requests"][0]["requests"] == 3
     assert [row["node"] for row in whole["slowest nodes"]] == ["docs"]

@@ -60,6 +60,7 @@ def spark(values: Sequence[float], width: int = SPARK_CHARS) -> str:
 def _shown(found: dict[str, StatsTable]) -> None:
     [whole] = _named(found["requests"]) or [{}]
     latency = (_named(found["latency"]) or [{}])[0]
+    cache = (_named(found["cache"]) or [{}])[0]
     traffic = [float(row.get("requests") or 0) for row in _named(found["traffic"])]
     counts = {name: whole.get(name) or 0 for name in ("requests", "refused", "callers", "without_hits")}
     times = [f"{name.removesuffix('_ms')} {cell(latency[name]) or '-'} ms" for name in latency]
@@ -68,6 +69,7 @@ def _shown(found: dict[str, StatsTable]) -> None:
         ["requests", str(counts["requests"]), f"refused {counts['refused']}", f"callers {counts['callers']}"],
         ["traffic", spark(traffic)],
         ["latency", *times],
+        ["cache", f"{float(cache.get('hit_rate') or 0):.1%}", f"of {cache.get('answers') or 0} answers of nodes"],
         ["coverage", coverage, f"without hits {counts['without_hits']}"],
     )
     for name in ("slowest nodes", "breakers", "sagas", "actions", "alerts", "losses"):
