@@ -163,6 +163,21 @@ def test_export(here: Fabric, tmp_path: Path) -> None:
     assert here.run("stats", "export", str(tmp_path / "x"), "--table", "secrets").code == 2
 
 
+def test_what_cannot_be_read_or_written_is_said_in_a_line(here: Fabric, tmp_path: Path) -> None:
+    (tmp_path / "stats").mkdir()
+    (tmp_path / "stats" / "antiphon.duckdb").write_text("no database at all")
+    (tmp_path / "out" / "requests.parquet").mkdir(parents=True)
+    for words in (
+        ("sql", "SELECT 1", "--history", "--data", str(tmp_path)),
+        ("stats", "export", str(tmp_path / "other"), "--data", str(tmp_path)),
+        ("stats", "export", str(tmp_path / "out")),
+    ):
+        done = here.run(*words)
+        assert (done.code, done.out) == (2, ""), words
+        assert done.err.startswith("antiphon: invalid_setting: IO Error: "), done.err
+        assert len(done.err.splitlines()) == 1
+
+
 def test_following_shows_what_comes_and_nothing_older_than_asked_for(here: Fabric, tmp_path: Path) -> None:
     place = tmp_path / "followed"
     words = [sys.executable, "-m", "antiphon", "requests", "tail", "-n", "1", "-f", "-o", "json"]
