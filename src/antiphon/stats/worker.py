@@ -66,6 +66,8 @@ def main() -> None:
         answer: dict[str, Any] = {"tables": answered(asked)}
     except Refused as error:
         answer = {"refused": str(error)}
+    except (RecursionError, orjson.JSONEncodeError):
+        answer = {"refused": "the statement, or what it finds, is nested too deeply"}
     except (duckdb.InterruptException, duckdb.OutOfMemoryException, MemoryError) as error:
         answer = {"limit": str(error).partition("\n")[0][:300] or "out of memory"}
     except duckdb.Error as error:
