@@ -50,6 +50,7 @@ def test_sql_in_each_format(here: Fabric) -> None:
     read = list(csv.DictReader(io.StringIO(well(here.run("sql", query, "-o", "csv")))))
     assert read == [{key: str(value) for key, value in row.items()} for row in rows]
     assert well(here.run("sql", query)) == "query\tn\noutage\t2\na rare word\t1\n"
+    assert json.loads(well(here.run("sql", "SELECT 1 AS a, 2 AS a", "-o", "json"))) == [{"a": 1, "a_1": 2}]
     cut = here.run("sql", query, "--rows-max", "1")
     assert well(cut).endswith("outage\t2\n")
     assert "there are more" in cut.err

@@ -11,7 +11,7 @@ import duckdb
 
 from antiphon.errors import InvalidSetting
 from antiphon.stats.files import quoted
-from antiphon.stats.worker import UTC, Refused, plain, refuse_zones
+from antiphon.stats.worker import UTC, Refused, names, plain, refuse_zones
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def table(connection: duckdb.DuckDBPyConnection, statement: str, rows_max: int) 
     except (duckdb.Error, Refused) as error:
         return {"error": str(error)[:1_000]}
     return {
-        "columns": [str(one[0])[:200] for one in described],
+        "columns": names(described),
         "types": [str(one[1])[:200] for one in described],
         "rows": [[plain(value) for value in row] for row in rows[:rows_max]],
         "count": min(len(rows), rows_max),

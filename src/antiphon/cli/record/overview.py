@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARK_CHARS = 61
 ROWS_MAX = 2_000
+DAY_MS = 86_400_000
 
 
 def overview(at: Connection, since_ms: int, node: str | None, output: str, *, sql: bool, history: bool) -> int:
@@ -36,6 +37,8 @@ def overview(at: Connection, since_ms: int, node: str | None, output: str, *, sq
     else:
         _shown(found)
     sys.stdout.flush()
+    if since_ms > DAY_MS and not history:
+        say("over the bus rows are of the last day, and traffic, latency and nodes of all time: --history has it all")
     if node is not None and not found["slowest nodes"].rows:
         say(f"nothing was asked of a node {node!r} in this time: `antiphon node ls` lists the nodes")
     if not _named(found["requests"])[0].get("requests"):
