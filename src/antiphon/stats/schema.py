@@ -22,7 +22,10 @@ MIGRATIONS: Final[Mapping[int, Sequence[str]]] = {
         "ALTER TABLE node_replies ADD COLUMN wasted_us BIGINT",
         "ALTER TABLE node_replies ADD COLUMN cached BOOLEAN",
     ),
-    3: ("ALTER TABLE segments ADD COLUMN IF NOT EXISTS version INTEGER",),
+    3: (
+        "ALTER TABLE segments ADD COLUMN IF NOT EXISTS version INTEGER",
+        "ALTER TABLE forgotten ADD COLUMN IF NOT EXISTS done TIMESTAMP",
+    ),
 }
 """The statements that make each version of the one before; a column is added at the end of its table."""
 OWN_TABLES: Final = """
@@ -32,11 +35,12 @@ CREATE TABLE IF NOT EXISTS segments (
     first_ts TIMESTAMP, last_ts TIMESTAMP, sealed_ts TIMESTAMP, version INTEGER
 );
 CREATE TABLE IF NOT EXISTS discarded (file VARCHAR PRIMARY KEY, ts TIMESTAMP);
-CREATE TABLE IF NOT EXISTS forgotten (caller VARCHAR, ts TIMESTAMP);
+CREATE TABLE IF NOT EXISTS forgotten (caller VARCHAR, ts TIMESTAMP, done TIMESTAMP);
 """
 """The recorder's own: how far it has read, which Parquet files there are, which of them nobody needs any more.
 
-A segment's version says which columns it has; one of before there were versions may have fewer than the tables.
+A segment's version says which columns it has; one of before there were versions may have fewer than the tables. Of whom
+it is not done to forget, files may still tell: a kill came in between.
 """
 
 
