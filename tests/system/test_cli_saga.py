@@ -253,7 +253,7 @@ def test_it_begins_later(here: Fabric) -> None:
         (("submit", "FILE", "--input", "user"), 2, "name=value"),
         (("submit", "FILE", "--at", "tomorrow"), 2, "--at"),
         (("submit", "FILE", "--at", "0001-01-01"), 2, "--at"),
-        (("submit", "FILE", "--input", "user=ann", "--input", "cents=1", "--at", "2300-01-01"), 2, "start_at_ms"),
+        (("submit", "FILE", "--input", "user=ann", "--input", "cents=1", "--at", "2300-01-01"), 2, "--at"),
         (("submit", "FILE", "--input", "user=ann", "--input", "cents=" + "[" * 20_000, *NOBODY), 7, "not_connected"),
         (("submit", "FILE", "--delay", "soon"), 2, "--delay"),
         (("submit", "FILE", "--input-file", "/nowhere.json"), 2, "--input-file"),

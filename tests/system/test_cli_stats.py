@@ -50,6 +50,7 @@ def test_sql_in_each_format(here: Fabric) -> None:
     read = list(csv.DictReader(io.StringIO(well(here.run("sql", query, "-o", "csv")))))
     assert read == [{key: str(value) for key, value in row.items()} for row in rows]
     assert well(here.run("sql", query)) == "query\tn\noutage\t2\na rare word\t1\n"
+    assert json.loads(well(here.run("sql", "SELECT 1 AS a, 2 AS a", "-o", "json"))) == [{"a": 1, "a_1": 2}]
     cut = here.run("sql", query, "--rows-max", "1")
     assert well(cut).endswith("outage\t2\n")
     assert "there are more" in cut.err
@@ -93,6 +94,7 @@ def test_stats_for_people_for_programs_and_the_sql_behind(here: Fabric) -> None:
     assert text.startswith("requests\t3\t")
     assert "\ncoverage\t100.0%\twithout hits 1\n" in text
     assert "\nslowest nodes\n" in text
+    assert "\ncache\t0.0%\tof 3 answers of nodes\n" in text
     whole = json.loads(well(here.run("stats", "-o", "json", "--since", "1d", "--node", "docs")))
     assert whole["requests"][0]["requests"] == 3
     assert [row["node"] for row in whole["slowest nodes"]] == ["docs"]
@@ -160,6 +162,21 @@ def test_export(here: Fabric, tmp_path: Path) -> None:
     well(here.run("stats", "export", str(tmp_path / "csv"), "--format", "csv", "--since", "1h", "--table", "requests"))
     assert len((tmp_path / "csv" / "requests.csv").read_text().splitlines()) == 4
     assert here.run("stats", "export", str(tmp_path / "x"), "--table", "secrets").code == 2
+
+
+def test_what_cannot_be_read_or_written_is_said_in_a_line(here: Fabric, tmp_path: Path) -> None:
+    (tmp_path / "stats").mkdir()
+    (tmp_path / "stats" / "antiphon.duckdb").write_text("no database at all")
+    (tmp_path / "out" / "requests.parquet").mkdir(parents=True)
+    for words in (
+        ("sql", "SELECT 1", "--history", "--data", str(tmp_path)),
+        ("stats", "export", str(tmp_path / "other"), "--data", str(tmp_path)),
+        ("stats", "export", str(tmp_path / "out")),
+    ):
+        done = here.run(*words)
+        assert (done.code, done.out) == (2, ""), words
+        assert done.err.startswith("antiphon: invalid_setting: IO Error: "), done.err
+        assert len(done.err.splitlines()) == 1
 
 
 def test_following_shows_what_comes_and_nothing_older_than_asked_for(here: Fabric, tmp_path: Path) -> None:

@@ -78,6 +78,8 @@ HOSTILE = {
     ),
     "a description of a file": "DESCRIBE '/etc/passwd'",
     "a summary of a file": "SUMMARIZE '/etc/passwd'",
+    "a statement that is nested deeply": f"SELECT 1{'+1' * 900}",
+    "a result that is nested deeply": f"SELECT {'[' * 400}1{']' * 400}",
     "a time with a zone": "SELECT now()",
     "a variable of the process": "SELECT * FROM asked",
     "two statements": "SELECT 1; SELECT 2",

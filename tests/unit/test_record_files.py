@@ -114,6 +114,25 @@ def test_whoever_is_forgotten_is_in_no_file_of_the_folder(tmp_path: Path) -> Non
                 assert opened.execute("SELECT count(*) FROM requests WHERE caller = ?", [secret]).fetchall() == [(0,)]
 
 
+def test_who_was_being_forgotten_when_a_kill_came_is_forgotten_at_the_next_start(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    for at in range(1, 4):
+        write(store, message(at, searched(at, caller="mallory"), searched(100 + at)))
+        segments.seal(store, NOW_MS + at)
+    write(store, message(4, searched(4, caller="mallory")))
+    store.execute("INSERT INTO forgotten (caller, ts) VALUES ('mallory', NULL)")  # so far it had come
+    store.close()
+    again = store_in(tmp_path)
+    upkeep = Upkeep(again)
+    for now_ms in range(NOW_MS, NOW_MS + 10_000, 2_000):
+        upkeep.work(now_ms)
+    assert seen(tmp_path) == 7
+    assert seen(tmp_path, "SELECT count(*) FROM requests WHERE caller = 'mallory' OR query IS NULL") == 4
+    assert seen(tmp_path, "SELECT count(caller) FROM requests") == 3
+    assert rows(again, "SELECT count(done) FROM forgotten") == [(1,)]
+    again.close()
+
+
 def test_a_key_that_is_none_is_not_taken_for_one(tmp_path: Path) -> None:
     for text in ("", "zz", "00"):
         (tmp_path / KEY).write_text(text)

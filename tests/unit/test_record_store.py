@@ -209,6 +209,24 @@ def test_the_snapshot_has_every_table_and_view_in_the_older_format(tmp_path: Pat
     store.close()
 
 
+def test_a_snapshot_opens_one_segment_of_each_table_however_many_there_are(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    for at in range(1, 6):
+        write(store, message(at, searched(at)))
+        segments.seal(store, NOW_MS + at)
+    snapshot.write(store, NOW_MS)
+    assert seen(tmp_path, "SELECT count(*) FROM requests") == [(5,)]
+    kept = {path: path.read_bytes() for path in store.segments.iterdir() if f"-{NOW_MS + 1}-" not in path.name}
+    assert len(kept) == 12
+    for path in kept:
+        path.write_bytes(b"not to be opened by whoever only names it")
+    snapshot.write(store, NOW_MS)
+    for path, data in kept.items():
+        path.write_bytes(data)
+    assert seen(tmp_path, "SELECT sum(requests) FROM requests_per_minute") == [(5,)]
+    store.close()
+
+
 def test_the_recent_file_has_a_day_and_names_no_other_file(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     write(store, message(1, searched(1, at_ms=NOW_MS - 25 * HOUR_MS), searched(2)))
@@ -272,6 +290,12 @@ def test_a_record_of_an_older_antiphon_is_brought_forward_with_what_was_sealed(
     store.close()
 
     newer = store_in(tmp_path)
+    for (file,) in rows(newer, "SELECT file FROM segments WHERE name = 'node_replies'"):
+        place = newer.segments / str(file)
+        older = f"SELECT * EXCLUDE ({', '.join(added)}) FROM read_parquet('{place}')"
+        newer.execute(f"COPY ({older}) TO '{tmp_path}/older.parquet'")
+        (tmp_path / "older.parquet").replace(place)
+    newer.execute("UPDATE segments SET version = NULL")  # as they were registered then
     write(newer, message(2, searched(2)))
     assert rows(newer, "SELECT max(version) FROM schema_version") == [(schema.VERSION,)]
     snapshot.write(newer, NOW_MS)

@@ -26,7 +26,7 @@ def forget(store: Store, who: str, now_ms: int) -> tuple[int, int]:
             changes = ", ".join(f"{column} = {value}" for column, value in _values(table, name).items())
             connection.execute(f"UPDATE {table} SET {changes} WHERE {where}")  # noqa: S608 - our own names
         if who not in store.forgotten:
-            connection.execute("INSERT INTO forgotten VALUES (?, ?)", [who, timestamp(now_ms)])
+            connection.execute("INSERT INTO forgotten (caller, ts) VALUES (?, ?)", [who, timestamp(now_ms)])
     store.forgotten.add(who)
     for table, columns in NAMED.items():
         where = " OR ".join(f"{column} = {name}" for column in columns)
@@ -42,7 +42,14 @@ def forget(store: Store, who: str, now_ms: int) -> tuple[int, int]:
     store.rewrite(now_ms)
     with store.writing():
         (store.folder / RECENT).unlink(missing_ok=True)
+    store.execute("UPDATE forgotten SET done = ? WHERE caller = ?", [timestamp(now_ms), who])
     return rows, files
+
+
+def finish(store: Store, now_ms: int) -> None:
+    """Forget whom a kill has kept from being forgotten everywhere."""
+    for (who,) in store.execute("SELECT caller FROM forgotten WHERE done IS NULL"):
+        forget(store, str(who), now_ms)
 
 
 def _values(table: str, name: str) -> dict[str, str]:

@@ -9,14 +9,21 @@ from typing import Any
 
 import duckdb
 
+from antiphon.errors import InvalidSetting
 from antiphon.stats.files import quoted
-from antiphon.stats.worker import UTC, Refused, plain, refuse_zones
+from antiphon.stats.worker import UTC, Refused, names, plain, refuse_zones
 
 
 @contextmanager
 def opened(place: Path) -> Generator[duckdb.DuckDBPyConnection]:
-    """Open a snapshot; it stays as it is while the recorder puts newer ones into its place."""
-    connection = duckdb.connect(str(place), read_only=True)
+    """Open a snapshot; it stays as it is while the recorder puts newer ones into its place.
+
+    Raises `InvalidSetting` for a file that is none.
+    """
+    try:
+        connection = duckdb.connect(str(place), read_only=True)
+    except duckdb.Error as error:
+        raise InvalidSetting(_first_line(error)) from error
     try:
         connection.execute(UTC)
         yield connection
@@ -34,7 +41,7 @@ def table(connection: duckdb.DuckDBPyConnection, statement: str, rows_max: int) 
     except (duckdb.Error, Refused) as error:
         return {"error": str(error)[:1_000]}
     return {
-        "columns": [str(one[0])[:200] for one in described],
+        "columns": names(described),
         "types": [str(one[1])[:200] for one in described],
         "rows": [[plain(value) for value in row] for row in rows[:rows_max]],
         "count": min(len(rows), rows_max),
@@ -43,13 +50,23 @@ def table(connection: duckdb.DuckDBPyConnection, statement: str, rows_max: int) 
 
 
 def export(place: Path, folder: Path, names: list[str], form: str, since_ms: int) -> dict[str, int]:
-    """Write tables into a folder, a file each, and return how many rows each has; `form` is parquet or csv."""
+    """Write tables into a folder, a file each, and return how many rows each has; `form` is parquet or csv.
+
+    Raises `InvalidSetting` for a folder that cannot be written to.
+    """
     written: dict[str, int] = {}
     with opened(place) as connection:
         for name in names:
             target = folder / f"{name}.{form}"
             where = "WHERE ts >= (now() AT TIME ZONE 'UTC') - to_milliseconds(?)" if since_ms else ""
             query = f"COPY (SELECT * FROM {name} {where} ORDER BY ts) TO {quoted(target)} (FORMAT {form})"  # noqa: S608 - our own names
-            found = connection.execute(query, [since_ms] if since_ms else []).fetchone()
+            try:
+                found = connection.execute(query, [since_ms] if since_ms else []).fetchone()
+            except duckdb.Error as error:
+                raise InvalidSetting(_first_line(error)) from error
             written[name] = int(found[0]) if found else 0
     return written
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return str(error).partition("\n")[0][:300]

@@ -101,28 +101,28 @@ class Sandbox:
         kept["MALLOC_ARENA_MAX"] = "1"  # else each of DuckDB's threads takes 64 MiB of the room that a question has
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-I", "-m", "antiphon.stats.worker", env=kept, cwd=self.folder, limit=OUTPUT_BYTES_MAX,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         bound_ms = START_MS + asked.time_ms * len(asked.statements)
         try:
-            out, _ = await asyncio.wait_for(process.communicate(orjson.dumps(asdict(asked))), bound_ms / 1_000)
+            out, err = await asyncio.wait_for(process.communicate(orjson.dumps(asdict(asked))), bound_ms / 1_000)
         except TimeoutError:
             raise QueryLimit(f"it took longer than {bound_ms} ms") from None
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-        return _read(out, process.returncode)
+        return _read(out, err, process.returncode)
 
 
-def _read(out: bytes, code: int | None) -> list[Any]:
+def _read(out: bytes, err: bytes, code: int | None) -> list[Any]:
     """Return the tables that a worker has written, or raise what it says."""
     try:
         answer = orjson.loads(out)
     except orjson.JSONDecodeError:
         if code is not None and code < 0:
             raise QueryLimit(f"the worker was ended by signal {-code}: it took too much time or memory") from None
-        log.warning("record.worker_failed", code=code)
+        log.warning("record.worker_failed", code=code, error=err.decode(errors="replace")[-300:])
         raise Internal("the worker has said nothing; see the recorder's log") from None
     if "refused" in answer:
         raise InvalidQuery(answer["refused"])

@@ -14,7 +14,7 @@ import duckdb
 from antiphon.decide.record_tables import TABLES, Columns
 from antiphon.errors import InvalidSetting
 
-VERSION: Final = 2
+VERSION: Final = 3
 MIGRATIONS: Final[Mapping[int, Sequence[str]]] = {
     2: (
         "ALTER TABLE node_replies ADD COLUMN reply_bytes BIGINT",
@@ -22,18 +22,26 @@ MIGRATIONS: Final[Mapping[int, Sequence[str]]] = {
         "ALTER TABLE node_replies ADD COLUMN wasted_us BIGINT",
         "ALTER TABLE node_replies ADD COLUMN cached BOOLEAN",
     ),
+    3: (
+        "ALTER TABLE segments ADD COLUMN IF NOT EXISTS version INTEGER",
+        "ALTER TABLE forgotten ADD COLUMN IF NOT EXISTS done TIMESTAMP",
+    ),
 }
 """The statements that make each version of the one before; a column is added at the end of its table."""
 OWN_TABLES: Final = """
 CREATE TABLE IF NOT EXISTS stream_position (stream VARCHAR PRIMARY KEY, created_us BIGINT, seq BIGINT, ts TIMESTAMP);
 CREATE TABLE IF NOT EXISTS segments (
     file VARCHAR PRIMARY KEY, name VARCHAR, level INTEGER, rows BIGINT, bytes BIGINT,
-    first_ts TIMESTAMP, last_ts TIMESTAMP, sealed_ts TIMESTAMP
+    first_ts TIMESTAMP, last_ts TIMESTAMP, sealed_ts TIMESTAMP, version INTEGER
 );
 CREATE TABLE IF NOT EXISTS discarded (file VARCHAR PRIMARY KEY, ts TIMESTAMP);
-CREATE TABLE IF NOT EXISTS forgotten (caller VARCHAR, ts TIMESTAMP);
+CREATE TABLE IF NOT EXISTS forgotten (caller VARCHAR, ts TIMESTAMP, done TIMESTAMP);
 """
-"""The recorder's own: how far it has read, which Parquet files there are, which of them nobody needs any more."""
+"""The recorder's own: how far it has read, which Parquet files there are, which of them nobody needs any more.
+
+A segment's version says which columns it has; one of before there were versions may have fewer than the tables. Of whom
+it is not done to forget, files may still tell: a kill came in between.
+"""
 
 
 def create(name: str, columns: Columns) -> str:

@@ -13,9 +13,10 @@ from typing import Final
 import structlog
 
 from antiphon.decide.record_rows import timestamp
-from antiphon.decide.record_tables import BUCKET_BASE, ROLLUP, TABLES
+from antiphon.decide.record_tables import BUCKET_BASE, ROLLUP, ROLLUP_COLUMNS, TABLES, Columns
 from antiphon.decide.upkeep import Segment, merges
 from antiphon.stats.files import FRESH, quoted, settle
+from antiphon.stats.schema import VERSION
 from antiphon.stats.store import Store
 
 log = structlog.get_logger("antiphon.record")
@@ -55,7 +56,7 @@ def seal(store: Store, now_ms: int) -> int:
         made.append(_write(store, ROLLUP, rolled_up("main"), now_ms))
     with store.transaction() as connection:
         for segment in made:
-            connection.execute("INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?, ?)", segment)
+            connection.execute("INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", segment)
         for name in names:
             connection.execute(f"DELETE FROM {name}")  # noqa: S608 - our own name
     rows, store.open_rows = store.open_rows, 0
@@ -102,6 +103,26 @@ def listed(store: Store, name: str) -> list[Segment]:
     return [Segment(*row) for row in store.execute(query, [name])]
 
 
+def reading(store: Store, name: str) -> str:
+    """Return the query that reads all segments of a table, empty where there are none.
+
+    Only those that may lack columns are read by name: for that each file is opened as soon as somebody only looks.
+    """
+    query = "SELECT file, version = ? FROM segments WHERE name = ? ORDER BY sealed_ts, file"
+    found = store.execute(query, [VERSION, name])
+    current, older = (
+        [quoted(store.segments / file) for file, is_now in found if bool(is_now) is now] for now in (True, False)
+    )
+    parts = [f"FROM read_parquet([{', '.join(current)}])"] if current else []
+    parts += [f"FROM read_parquet([{', '.join(older)}], union_by_name = true)"] if older else []
+    return " UNION ALL BY NAME ".join(parts)
+
+
+def nothing(columns: Columns) -> str:
+    """Return the query that finds no row, with these columns."""
+    return f"SELECT {', '.join(f'NULL::{kind} AS {column}' for column, kind in columns.items())} WHERE false"
+
+
 def rewrite(store: Store, name: str, segment: Segment, columns: str, now_ms: int) -> None:
     """Replace a segment by one with other values in some columns, and remove the old file at once."""
     inside = f"SELECT {columns} FROM read_parquet({quoted(store.segments / segment.file)})"  # noqa: S608 - our own file
@@ -127,7 +148,7 @@ def _swap(store: Store, old: Sequence[Segment], made: tuple[object, ...], now_ms
             connection.execute("DELETE FROM segments WHERE file = ?", [one.file])
             if now_ms is not None:
                 connection.execute("INSERT INTO discarded VALUES (?, ?)", [one.file, timestamp(now_ms)])
-        connection.execute("INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?, ?)", list(made))
+        connection.execute("INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", list(made))
 
 
 def _write(
@@ -136,7 +157,9 @@ def _write(
     """Write a segment and return its row of the register, not registered yet."""
     place = _free(store.segments, f"{name}-{now_ms:013d}-{level}")
     fresh = place.with_suffix(FRESH)
-    store.execute(f"COPY ({query}) TO {quoted(fresh)} {FORMAT}")
+    columns = ROLLUP_COLUMNS if name == ROLLUP else TABLES[name]
+    whole = f"SELECT {', '.join(columns)} FROM (({query}) UNION ALL BY NAME {nothing(columns)})"  # noqa: S608 - our own
+    store.execute(f"COPY ({whole}) TO {quoted(fresh)} {FORMAT}")
     with store.writing():
         settle(fresh, place)
         size = place.stat().st_size
@@ -144,7 +167,7 @@ def _write(
     query = f"SELECT count(*), min({at}), max({at}) FROM read_parquet({quoted(place)})"  # noqa: S608 - our own file
     [(rows, first, last)] = store.execute(query)
     sealed = timestamp(now_ms if sealed_ms is None else sealed_ms)
-    return place.name, name, level, rows, size, first, last, sealed
+    return place.name, name, level, rows, size, first, last, sealed, VERSION
 
 
 def _free(folder: Path, stem: str) -> Path:

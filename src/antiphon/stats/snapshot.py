@@ -15,7 +15,7 @@ from antiphon.decide.record_rows import timestamp
 from antiphon.decide.record_tables import ROLLUP, ROLLUP_COLUMNS, TABLES
 from antiphon.stats import views
 from antiphon.stats.files import SNAPSHOT, fresh_of, quoted, settle
-from antiphon.stats.segments import listed, rolled_up
+from antiphon.stats.segments import nothing, reading, rolled_up
 from antiphon.stats.store import Store
 
 FORMAT: Final = "v1.5.0"
@@ -41,11 +41,7 @@ def write(store: Store, now_ms: int) -> Path:
         finally:
             connection.execute("DETACH snap")
         with duckdb.connect(str(fresh)) as made:
-            for name, columns in {**TABLES, ROLLUP: ROLLUP_COLUMNS}.items():
-                files = [store.segments / one.file for one in listed(store, name)]
-                inside = rolled_up(OPEN) if name == ROLLUP else f"SELECT * FROM {OPEN}.{name}"  # noqa: S608 - our own
-                made.execute(f"CREATE VIEW {name} AS {_with_segments(inside, list(columns), files)}")
-            views.create(made)
+            _create_views(store, made)
         settle(fresh, place)
     return place
 
@@ -73,10 +69,19 @@ def recent(folder: Path, place: Path, now_ms: int, rows_max: int) -> Path:
     return place
 
 
-def _with_segments(inside: str, columns: list[str], files: list[Path]) -> str:
-    if not files:
-        return inside
-    names = ", ".join(columns)
-    read = f"read_parquet([{', '.join(map(quoted, files))}], union_by_name = true)"
-    # by name: a segment that was sealed before a column was added has none of it
-    return f"SELECT {names} FROM (({inside}) UNION ALL BY NAME FROM {read})"  # noqa: S608 - our own names
+def _create_views(store: Store, made: duckdb.DuckDBPyConnection) -> None:
+    """Make every table a view over its open and its sealed rows, then the views for analysts.
+
+    Each view that is made is resolved down to the files, which takes longer the more there are. So they are made over
+    stand-ins for the segments, and the segments are named once, at the end.
+    """
+    tables = {**TABLES, ROLLUP: ROLLUP_COLUMNS}
+    for name, columns in tables.items():
+        inside = rolled_up(OPEN) if name == ROLLUP else f"SELECT * FROM {OPEN}.{name}"  # noqa: S608 - our own
+        both = f"({inside}) UNION ALL BY NAME FROM sealed_{name}()"
+        made.execute(f"CREATE MACRO sealed_{name}() AS TABLE {nothing(columns)}")
+        made.execute(f"CREATE VIEW {name} AS SELECT {', '.join(columns)} FROM ({both})")  # noqa: S608 - our own names
+    views.create(made)
+    for name in tables:
+        if sealed := reading(store, name):
+            made.execute(f"CREATE OR REPLACE MACRO sealed_{name}() AS TABLE {sealed}")

@@ -9,6 +9,7 @@ import structlog
 from antiphon.decide.upkeep import UpkeepBounds, UpkeepState, due
 from antiphon.errors import RecordUnwritable
 from antiphon.stats import segments, snapshot
+from antiphon.stats.forgetting import finish
 from antiphon.stats.store import Store
 
 log = structlog.get_logger("antiphon.record")
@@ -32,6 +33,7 @@ class Upkeep:
         self.state.turn_back(now_ms)
         if not self._is_swept:
             segments.sweep(self.store)
+            finish(self.store, now_ms)
             self._is_swept = True
         self._look(now_ms)
         job = due(self.state, now_ms, self.bounds)

@@ -66,6 +66,8 @@ def main() -> None:
         answer: dict[str, Any] = {"tables": answered(asked)}
     except Refused as error:
         answer = {"refused": str(error)}
+    except (RecursionError, orjson.JSONEncodeError):
+        answer = {"refused": "the statement, or what it finds, is nested too deeply"}
     except (duckdb.InterruptException, duckdb.OutOfMemoryException, MemoryError) as error:
         answer = {"limit": str(error).partition("\n")[0][:300] or "out of memory"}
     except duckdb.Error as error:
@@ -145,7 +147,7 @@ def table(
     cursor = connection.execute(statement)
     described = cursor.description or []
     refuse_zones(described)
-    columns = [str(one[0])[:200] for one in described]
+    columns = names(described)
     made: dict[str, Any] = {"columns": columns, "types": [str(one[1])[:200] for one in described]}
     is_json = asked.format == "json"
     shown: list[Any] = [csv_line(columns)] if asked.format == "csv" else []
@@ -168,6 +170,22 @@ def refuse_zones(described: Sequence[Sequence[Any]]) -> None:
     for name, kind, *_ in described:
         if "WITH TIME ZONE" in str(kind):
             raise Refused(f"the column {str(name)[:63]!r} is a time with a zone: write ::TIMESTAMP behind it, for UTC")
+
+
+def names(described: Sequence[Sequence[Any]]) -> list[str]:
+    """Return the names of a result's columns, each different: in a JSON object two of one name would be one.
+
+    >>> names([("a",), ("a",), ("a_1",)])
+    ['a', 'a_1', 'a_1_1']
+    """
+    found: dict[str, int] = {}
+    for one, *_ in described:
+        name = first = str(one)[:190]
+        while name in found:
+            found[first] += 1
+            name = f"{first}_{found[first]}"
+        found[name] = 0
+    return list(found)
 
 
 def ndjson_line(columns: Sequence[str], row: Sequence[Any]) -> str:

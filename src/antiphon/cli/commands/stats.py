@@ -23,11 +23,11 @@ def stats(
     output: Output = "table",
     at: Connection = Connection(),  # noqa: B008 - frozen
 ) -> int:
-    """See what happened of late: traffic, latencies, coverage, nodes, breakers, sagas, alerts.
+    """See what happened of late: traffic, latencies, coverage, nodes, breakers, cache, sagas, alerts.
 
     Args:
         since: how far back to look, such as 30min, 1h, 7d; over the bus there is one day of rows.
-        node: the slowest nodes and the breakers of this node only.
+        node: the slowest nodes, the breakers and the cache of this node only.
         sql: show the statement behind each figure instead.
         history: ask this machine's snapshot: all that is kept, instead of the last day.
         output: how to write it to stdout.

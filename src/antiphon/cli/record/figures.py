@@ -33,15 +33,28 @@ FROM range({places}) CROSS JOIN begun LEFT JOIN counted ON place = range ORDER B
     SELECT bucket, sum(n) AS n FROM minute_rollups WHERE scope = 'request' AND {{since:minute}} GROUP BY bucket
 ), ranked AS (SELECT bucket, sum(n) OVER (ORDER BY bucket) AS upto, sum(n) OVER () AS total FROM counted)
 SELECT {_PERCENTILES} FROM ranked""",  # noqa: S608 - our own names
-    "slowest nodes": """SELECT node, sum(asked) AS asked, sum(failed) AS failed, sum(timed_out) AS timed_out,
-    max(p50_ms) AS p50_ms, max(p95_ms) AS p95_ms FROM nodes_per_hour WHERE {since:hour} AND {node:node}
-GROUP BY node ORDER BY p95_ms DESC LIMIT 10""",
+    "slowest nodes": f"""WITH replies AS (
+    FROM minute_rollups WHERE scope = 'reply' AND {{since:minute}} AND {{node:node}}
+), counted AS (SELECT node, bucket, sum(n) AS n FROM replies GROUP BY ALL), ranked AS (
+    SELECT node, bucket, sum(n) OVER (PARTITION BY node ORDER BY bucket) AS upto,
+        sum(n) OVER (PARTITION BY node) AS total
+    FROM counted
+), percentiles AS (SELECT node, {_PERCENTILES} FROM ranked GROUP BY node)
+SELECT node, sum(n)::BIGINT AS asked, coalesce(sum(n) FILTER (outcome = 'failed'), 0)::BIGINT AS failed,
+    coalesce(sum(n) FILTER (outcome = 'timed_out'), 0)::BIGINT AS timed_out, any_value(p50_ms) AS p50_ms,
+    any_value(p95_ms) AS p95_ms, any_value(p99_ms) AS p99_ms
+FROM replies JOIN percentiles USING (node) GROUP BY node ORDER BY p95_ms DESC LIMIT 10""",  # noqa: S608 - our own names
     "breakers": """SELECT ts AS since, node, instance, state, reason FROM breaker_timeline
 WHERE until IS NULL AND state <> 'closed' AND {node:node} ORDER BY ts DESC LIMIT 10""",
-    "sagas": """SELECT name, sagas, completed, compensated, abandoned, open, mean_ms
-FROM saga_failures ORDER BY sagas DESC LIMIT 10""",
-    "actions": """SELECT action, sum(runs) AS runs, sum(succeeded) AS succeeded, sum(failed) AS failed,
-    sum(no_answer) AS no_answer FROM action_outcomes WHERE {since:hour} GROUP BY action ORDER BY runs DESC LIMIT 10""",
+    "cache": """SELECT count(*) AS answers, count(*) FILTER (cached) AS from_cache,
+    round(count(*) FILTER (cached) / nullif(count(*), 0), 4) AS hit_rate
+FROM node_replies WHERE outcome IN ('answered', 'empty') AND {since:ts} AND {node:node}""",
+    "sagas": """SELECT name, count(*) AS sagas, count(*) FILTER (state = 'completed') AS completed,
+    count(*) FILTER (state = 'compensated') AS compensated, count(*) FILTER (state = 'abandoned') AS abandoned,
+    count(*) FILTER (state IS NULL) AS open, round(avg(took_ms), 1) AS mean_ms
+FROM saga_durations WHERE {since:started} GROUP BY name ORDER BY sagas DESC LIMIT 10""",
+    "actions": """SELECT action, count(*) AS runs, sum(succeeded)::BIGINT AS succeeded, sum(failed)::BIGINT AS failed,
+    sum(no_answer)::BIGINT AS no_answer FROM actions WHERE {since:ts} GROUP BY action ORDER BY runs DESC LIMIT 10""",
     "alerts": "SELECT raised, severity, alert, cleared FROM alert_history WHERE {since:raised} LIMIT 5",
     "losses": "SELECT loss, count(*) AS times, sum(messages) AS lost FROM record_losses WHERE {since:ts} GROUP BY loss",
 }
@@ -54,7 +67,7 @@ def statement(name: str, since_ms: int, node: str | None) -> str:
     earliest = f"(now() AT TIME ZONE 'UTC') - to_milliseconds({since_ms})"
     text = text.replace("{begin}", f"date_trunc('minute', {earliest})")
     text = text.replace("{step_ms}", str(step * MINUTE_MS)).replace("{places}", str(-(-minutes // step)))
-    for column in ("minute", "ts", "hour", "raised"):
-        begin = f"date_trunc('{column}', {earliest})" if column in ("minute", "hour") else earliest
+    for column in ("minute", "ts", "raised", "started"):
+        begin = f"date_trunc('minute', {earliest})" if column == "minute" else earliest
         text = text.replace(f"{{since:{column}}}", f"{column} >= {begin}")
     return text.replace("{node:node}", "true" if node is None else f"node = '{node}'")

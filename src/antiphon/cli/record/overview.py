@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARK_CHARS = 61
 ROWS_MAX = 2_000
+DAY_MS = 86_400_000
 
 
 def overview(at: Connection, since_ms: int, node: str | None, output: str, *, sql: bool, history: bool) -> int:
@@ -36,6 +37,8 @@ def overview(at: Connection, since_ms: int, node: str | None, output: str, *, sq
     else:
         _shown(found)
     sys.stdout.flush()
+    if since_ms > DAY_MS and not history:
+        say("over the bus rows are of the last day, and traffic, latency and nodes of all time: --history has it all")
     if node is not None and not found["slowest nodes"].rows:
         say(f"nothing was asked of a node {node!r} in this time: `antiphon node ls` lists the nodes")
     if not _named(found["requests"])[0].get("requests"):
@@ -60,6 +63,7 @@ def spark(values: Sequence[float], width: int = SPARK_CHARS) -> str:
 def _shown(found: dict[str, StatsTable]) -> None:
     [whole] = _named(found["requests"]) or [{}]
     latency = (_named(found["latency"]) or [{}])[0]
+    cache = (_named(found["cache"]) or [{}])[0]
     traffic = [float(row.get("requests") or 0) for row in _named(found["traffic"])]
     counts = {name: whole.get(name) or 0 for name in ("requests", "refused", "callers", "without_hits")}
     times = [f"{name.removesuffix('_ms')} {cell(latency[name]) or '-'} ms" for name in latency]
@@ -68,6 +72,7 @@ def _shown(found: dict[str, StatsTable]) -> None:
         ["requests", str(counts["requests"]), f"refused {counts['refused']}", f"callers {counts['callers']}"],
         ["traffic", spark(traffic)],
         ["latency", *times],
+        ["cache", f"{float(cache.get('hit_rate') or 0):.1%}", f"of {cache.get('answers') or 0} answers of nodes"],
         ["coverage", coverage, f"without hits {counts['without_hits']}"],
     )
     for name in ("slowest nodes", "breakers", "sagas", "actions", "alerts", "losses"):

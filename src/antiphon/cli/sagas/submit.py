@@ -14,6 +14,7 @@ from antiphon.cli.sagas import given
 from antiphon.cli.sagas.watch import followed
 from antiphon.client import Client
 from antiphon.errors import InvalidSetting
+from antiphon.messages.saga_desk import START_AT_MS_MAX
 from antiphon.runtime.loop import run
 from antiphon.saga import Saga
 
@@ -77,4 +78,7 @@ def _time_ms(text: str) -> int:
         found = datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):  # the latter of a time that no zone can be counted from
         raise InvalidSetting(f"--at {text[:40]!r}: write a time such as 2026-12-24T18:00") from None
-    return max(1, int(found.timestamp() * 1_000))
+    at_ms = max(1, int(found.timestamp() * 1_000))
+    if at_ms > START_AT_MS_MAX:
+        raise InvalidSetting(f"--at {text[:40]!r}: no saga begins after the year 2100")
+    return at_ms
