@@ -78,6 +78,10 @@ HOSTILE = {
     ),
     "a description of a file": "DESCRIBE '/etc/passwd'",
     "a summary of a file": "SUMMARIZE '/etc/passwd'",
+    "names without end": (
+        f"SELECT COLUMNS('(.*)') AS '{'x' * 180}\\1' FROM "
+        f"{', '.join(f'requests r{at}' for at in range(35))} WHERE false"
+    ),
     "a statement that is nested deeply": f"SELECT 1{'+1' * 900}",
     "a result that is nested deeply": f"SELECT {'[' * 400}1{']' * 400}",
     "a time with a zone": "SELECT now()",

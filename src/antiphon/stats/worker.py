@@ -27,6 +27,8 @@ if sys.platform != "win32":  # which has no limits of this kind; DuckDB's own ho
 
 MAY_READ: Final = frozenset({*TABLES, *VIEWS, ROLLUP, "stream_position", "schema_version", "snapshot_of"})
 FILES_MAX: Final = 64
+HEAD_SHARE: Final = 4
+"""The names of all columns take at most one part in so many of an answer, beside its rows."""
 WHOLE_MAX: Final = 2**63
 """Larger whole numbers become text: hardly anybody's JSON reads them."""
 UTC: Final = "SET TimeZone = 'UTC'"
@@ -152,6 +154,8 @@ def table(
     is_json = asked.format == "json"
     shown: list[Any] = [csv_line(columns)] if asked.format == "csv" else []
     size, count, is_cut = len(orjson.dumps([made, shown])), 0, False
+    if size * HEAD_SHARE * len(asked.statements) > asked.bytes_max:
+        raise Refused(f"the names of its {len(columns)} columns take too much of an answer")
     while (row := cursor.fetchone()) is not None:
         values = [plain(value) for value in row]
         one = values if is_json else csv_line(values) if asked.format == "csv" else ndjson_line(columns, values)

@@ -110,17 +110,10 @@ def _how(one: dict[str, Any]) -> str:
 
 def _line(row: dict[str, Any]) -> list[Any]:
     how = row["code"] or f"{row['answered']}/{row['expected']}"
-    is_person = sys.stdout.isatty()
-    at = str(row["ts"])[: len("2026-11-23 15:26:50" if is_person else "2026-11-23 15:26:50.813")]
-    return [
-        at,
-        row["request"][: ID_CHARS if is_person else None],
-        row["caller"],
-        row["took_ms"],
-        row["hits"],
-        how,
-        row["query"],
-    ]
+    at, request = str(row["ts"])[: len("2026-11-23 15:26:50.813")], str(row["request"])
+    if sys.stdout.isatty():
+        at, request = at[len("2026-") : len("2026-11-23 15:26:50")], request[:ID_CHARS]
+    return [at, request, row["caller"], row["took_ms"], row["hits"], how, row["query"]]
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
