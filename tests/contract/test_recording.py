@@ -12,14 +12,14 @@ import pytest
 
 from antiphon.actors.recording import Recording
 from antiphon.actors.saga_book import SagaBook
-from antiphon.bus.assets import facts_of, outcomes_of, sagas_of
+from antiphon.bus.assets import breakers_of, facts_of, outcomes_of, sagas_of
 from antiphon.bus.bus import Bus
 from antiphon.bus.protocol import Journal
 from antiphon.decide.record_bounds import RecordingBounds
 from antiphon.runtime.threads import Threads
 from antiphon.stats.store import Store
 from antiphon.stats.upkeep import Upkeep
-from fabrics import Buses, until
+from fabrics import Buses, NatsFabric, until
 from records import message, searched
 
 QUICK = RecordingBounds(wait_ms=5, retry_ms=5)
@@ -157,3 +157,26 @@ async def test_what_has_gathered_is_read_at_once_however_few_rows_a_message_has(
         slow = replace(RecordingBounds(wait_ms=3_600_000), **bounds)
         async with recording(bus, tmp_path / name, slow) as made:
             await until(lambda: made.rows == 140)
+
+
+async def test_what_masters_write_into_their_buckets_is_recorded_as_the_server_has_it(
+    nats_server: str, tmp_path: Path
+) -> None:
+    buses = Buses(NatsFabric(nats_server))
+    bus = await buses.open("master")
+    bucket = await bus.transport.key_value(breakers_of(bus.prefix))
+    first = await bucket.update("blog.search", b'{"state": "open"}', 0)
+    assert first is not None
+    async with recording(bus, tmp_path) as made:
+        await until(lambda: made.rows == 1)
+        assert await bucket.drop("blog.search", first) is not None
+        await until(lambda: made.rows == 2 and made.lag == 0)
+    found = requests(tmp_path, "SELECT bucket, entry, operation, value FROM bucket_writes ORDER BY seq")
+    assert found == [
+        ("breakers", "blog.search", "put", '{"state": "open"}'),
+        ("breakers", "blog.search", "delete", None),
+    ]
+    async with recording(bus, tmp_path) as made:
+        await until(lambda: made.has_looked and made.lag == 0)
+        assert made.rows == 0, "each once"
+    await buses.close()

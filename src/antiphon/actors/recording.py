@@ -69,8 +69,9 @@ class Recording:
         """Open the store; a disk that refuses now may take it later."""
         self._is_stopping = False
         for name in set(streams(self.bounds.shards)) - self._readers.keys():
-            stream, is_masters = f"{self.bus.prefix}-{name}", source(name).is_masters
-            self._readers[name] = await self.bus.transport.reader(stream, is_masters=is_masters)
+            one = source(name)
+            stream = one.server_name.format(prefix=self.bus.prefix, stream=name)
+            self._readers[name] = await self.bus.transport.reader(stream, is_masters=one.is_masters)
         try:
             await self.blocking(self.store.open, self.bus.clock.wall_ms())
         except RecordUnwritable as error:

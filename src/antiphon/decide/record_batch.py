@@ -22,6 +22,8 @@ from antiphon.messages.records import FACTS
 from antiphon.messages.saga_history import OUTCOMES, SAGAS
 
 WHOLE_BITS: Final[Mapping[str, int]] = MappingProxyType({"SMALLINT": 16, "INTEGER": 32, "BIGINT": 64})
+BUCKETS: Final = ("registry", "breakers", "alerts")
+"""The buckets that masters share; that of identities is not read: it holds what credentials are checked by."""
 REASON_CHARS_MAX: Final = 300
 DEAD_BYTES_MAX: Final = 1024 * 1024
 """Of the bytes that are kept of one: as many as a message may have."""
@@ -153,6 +155,17 @@ def _history(message: Taken, batch: Batch, prefix: str, _hide: Hide) -> None:
     batch.add("saga_events", row)
 
 
+def _bucket(message: Taken, batch: Batch, prefix: str, _hide: Hide) -> None:
+    """Take what was written into a bucket; one without a value was a deletion. Who wrote it only the value may say."""
+    batch.facts += 1
+    bucket = batch.stream
+    entry = message.subject.removeprefix(f"$KV.{prefix}-{bucket}.")
+    value = message.data.decode("utf-8", "replace") or None
+    operation = "delete" if value is None else "put"
+    row = (timestamp(message.at_ms), None, message.sequence, 0, bucket, entry, operation, value)
+    batch.add("bucket_writes", row)
+
+
 def _place(stream: str, message: Taken, index: int) -> Place:
     return Place(stream, message.sequence, index, message.subject.rpartition(".")[2], message.at_ms)
 
@@ -169,11 +182,13 @@ class Source:
         read: makes rows of its messages.
         is_masters: whether it is kept where only masters come.
         is_whole: whether every sequence is there until it is too old; of other streams messages are purged one by one.
+        server_name: what the server calls it, from the fabric's prefix and the stream's name.
     """
 
     read: Read
     is_masters: bool
     is_whole: bool
+    server_name: str = "{prefix}-{stream}"
 
 
 SOURCES: Final[Mapping[str, Source]] = MappingProxyType(
@@ -181,6 +196,7 @@ SOURCES: Final[Mapping[str, Source]] = MappingProxyType(
         FACTS: Source(_facts, is_masters=True, is_whole=True),
         SAGAS: Source(_history, is_masters=True, is_whole=False),
         OUTCOMES: Source(_history, is_masters=True, is_whole=False),
+        **dict.fromkeys(BUCKETS, Source(_bucket, is_masters=True, is_whole=False, server_name="KV_{prefix}-{stream}")),
     }
 )
 """The streams by name, after `<prefix>-`, and for those of further shards of sagas after `<prefix>-<shard>-`."""
@@ -199,7 +215,7 @@ def streams(shards: int) -> tuple[str, ...]:
     """Return the streams of a fabric whose sagas are spread so; one that there is not yet is read once there is.
 
     >>> streams(2)
-    ('facts', 'sagas', 'outcomes', '1-sagas', '1-outcomes')
+    ('facts', 'sagas', 'outcomes', 'registry', 'breakers', 'alerts', '1-sagas', '1-outcomes')
     """
     return (*SOURCES, *(f"{at}-{name}" for at in range(1, shards) for name in (SAGAS, OUTCOMES)))
 

@@ -64,6 +64,7 @@ _FACTS: Final[dict[str, Columns]] = {
         "place": "VARCHAR", "by_whom": "VARCHAR", "credential": "VARCHAR",
     },
     "fact_losses": {"dropped": "BIGINT", "total": "BIGINT"},
+    "bucket_writes": {"bucket": "VARCHAR", "entry": "VARCHAR", "operation": "VARCHAR", "value": "VARCHAR"},
 }  # fmt: skip
 
 OWN: Final[Mapping[str, Columns]] = MappingProxyType(

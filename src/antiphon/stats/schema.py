@@ -14,7 +14,7 @@ import duckdb
 from antiphon.decide.record_tables import TABLES, Columns
 from antiphon.errors import InvalidSetting
 
-VERSION: Final = 3
+VERSION: Final = 4
 MIGRATIONS: Final[Mapping[int, Sequence[str]]] = {
     2: (
         "ALTER TABLE node_replies ADD COLUMN reply_bytes BIGINT",
@@ -25,6 +25,10 @@ MIGRATIONS: Final[Mapping[int, Sequence[str]]] = {
     3: (
         "ALTER TABLE segments ADD COLUMN IF NOT EXISTS version INTEGER",
         "ALTER TABLE forgotten ADD COLUMN IF NOT EXISTS done TIMESTAMP",
+    ),
+    4: (
+        """CREATE TABLE IF NOT EXISTS bucket_writes (ts TIMESTAMP, writer VARCHAR, seq BIGINT, fact INTEGER,
+            bucket VARCHAR, entry VARCHAR, operation VARCHAR, value VARCHAR)""",
     ),
 }
 """The statements that make each version of the one before; a column is added at the end of its table."""
