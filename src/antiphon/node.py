@@ -38,7 +38,7 @@ from antiphon.acting.declared import Action, declare
 from antiphon.bus.bus import Bus
 from antiphon.bus.codec import first_reason
 from antiphon.decide import contract
-from antiphon.errors import InvalidSetting, Malformed
+from antiphon.errors import AntiphonError, InvalidSetting, Malformed
 from antiphon.identity import kept
 from antiphon.identity.connect import Wanted, connect
 from antiphon.messages.actions import Effect
@@ -377,7 +377,13 @@ class Node:
         data: Path | None = None,
         credentials: Path | None = None,
     ) -> None:
-        """Serve until stopped; for `if __name__ == "__main__"`. Logs go to stderr unless structlog is configured."""
+        """Serve until stopped; for `if __name__ == "__main__"`. Logs go to stderr unless structlog is configured.
+
+        What keeps it from serving, e.g. no server, ends the program with one line on stderr and exit code 1.
+        """
         if not structlog.is_configured():
             logs.configure()
-        run(self.serve(nats, context=context, data=data, credentials=credentials))
+        try:
+            run(self.serve(nats, context=context, data=data, credentials=credentials))
+        except AntiphonError as error:
+            raise SystemExit(logs.escaped(f"{self.name}: {error.code}: {error.text}")) from error

@@ -34,6 +34,17 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fabric]:
         yield made
 
 
+def test_a_program_without_a_server_ends_with_a_line(tmp_path: Path) -> None:
+    with fabric(tmp_path) as nowhere:
+        program = [sys.executable, str(EXAMPLES / "blog_node.py")]
+        done = subprocess.run(
+            program, env=nowhere.environment, capture_output=True, text=True, check=False, timeout=BOUND_S
+        )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("blog: not_connected: no NATS server is known: start one with `antiphon up`")
+    assert "Traceback" not in done.stderr
+
+
 def everywhere(here: Fabric, since: str) -> Done:
     program = [sys.executable, str(EXAMPLES / "sync/everywhere.py"), since]
     done = subprocess.run(program, env=here.environment, capture_output=True, text=True, check=False, timeout=BOUND_S)
