@@ -47,7 +47,7 @@ def main() -> int:
         report.note(f"{size['burst']} facts at once, then {RATE} a second", as_json=given.json)
         borne = asyncio.run(load(folder / "load", size["burst"], size["steady_s"]))
         report.note(f"{size['rounds']} rounds of searches with and without", as_json=given.json)
-        paid = asyncio.run(cost(folder / "cost", size["rounds"], size["seconds"]))
+        beside, elsewhere = asyncio.run(cost(folder / "cost", size["rounds"], size["seconds"]))
         report.note(f"{size['facts']} facts, {size['kills']} kills, seed {given.seed}", as_json=given.json)
         count = asyncio.run(kill_loop(folder / "kills", size["facts"], size["kills"], given.seed))
     if not given.json:
@@ -65,8 +65,9 @@ def main() -> int:
         Goal(f"lag while {size['burst']} facts told at once are worked off, ms", borne.burst_lag_ms, None, "<= 60000"),
         Goal(f"a snapshot at {SNAPSHOT_RATE} requests/s, ms", borne.snapshot_ms, None, "<= 1000"),
         Goal(f"share of the time that snapshots take at {SNAPSHOT_RATE}/s", borne.snapshot_duty, None, "<= 0.1"),
-        Goal("searches a second, with the record / without", *summed(paid.throughput), ">= 0.95"),
-        Goal("master's CPU a search, with the record / without", *summed(paid.master_cpu), "<= 1.05"),
+        Goal("searches a second, facts kept / not told", *summed(elsewhere.throughput), ">= 0.95"),
+        Goal("the same with a recorder on the same cores", *summed(beside.throughput), ">= 0.95"),
+        Goal("master's CPU a search, facts kept / not told", *summed(elsewhere.master_cpu), "<= 1.05"),
         Goal("a snapshot of the largest open segment, s", times.snapshot_s, None, "<= 1.0"),
         Goal("Parquet of a request with ten replies, bytes", borne.request_bytes, None, "<= 200"),
     ]  # fmt: skip
