@@ -66,3 +66,4 @@ def test_files_are_bounded_in_size_and_number(tmp_path: Path) -> None:
 def test_a_folder_that_refuses_stops_nobody(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     LogFile(tmp_path / "file" / "logs", "master").write("{}")
+    assert [(path.name, path.stat().st_size) for path in tmp_path.iterdir()] == [("file", 0)], "nothing was written"

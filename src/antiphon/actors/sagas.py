@@ -280,7 +280,8 @@ class Sagas(Actor):
         if state in (SagaState.COMPLETED, SagaState.COMPENSATED, SagaState.ABANDONED):
             return ended
         there = await self.driver.book.ids("k.park.*" if state is SagaState.PARKED else "k.start")
-        return sorted({*there, *ended}) if state is None else [one for one in there if one not in set(ended)]
+        over = set(ended)
+        return sorted(over.union(there)) if state is None else [one for one in there if one not in over]
 
     def _view(self, saga: Saga, *, has_history: bool = False) -> SagaView:
         found = saga_view.view(saga, self.driver.now_ms(), has_history=has_history)

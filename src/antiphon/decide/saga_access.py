@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from antiphon.decide import contract, filters
 from antiphon.decide.registry import NodeView
-from antiphon.decide.saga_plan import plan
+from antiphon.decide.saga_known import known
 from antiphon.decide.saga_refs import BadReference, references
 from antiphon.errors import InvalidSaga, Malformed
 from antiphon.messages.registry import NodeList
@@ -55,7 +55,7 @@ def problems(definition: SagaDefinition, nodes: Mapping[str, NodeView], may: May
 def _pursued(definition: SagaDefinition) -> set[str]:
     """Return the steps that are commanded round after round: the pivot, and what must be done after it."""
     try:
-        laid_out = plan(definition)
+        laid_out = known(definition).plan
     except InvalidSaga:  # that is said already
         return set()
     at = laid_out.pivot

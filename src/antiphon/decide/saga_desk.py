@@ -10,11 +10,10 @@ An order is judged twice. Here, so that whoever gives it hears at once why it ma
 
 from __future__ import annotations
 
-import json
 from hashlib import sha256
 from typing import Final
 
-from antiphon.decide.saga_known import known, said
+from antiphon.decide.saga_known import canonical, known, said
 from antiphon.decide.saga_plan import Pick, checked, settled
 from antiphon.decide.saga_state import UNRESOLVED, Leg, Saga, standing
 from antiphon.errors import AlreadySubmitted, Malformed, NotAllowed, UnknownSaga, WrongState
@@ -36,14 +35,10 @@ ROUND_MAX: Final = 999
 
 def digest_of(ask: SagaSubmit) -> str:
     """Return the SHA-256 of what was submitted, in hexadecimal; neither its id nor whether anybody waits counts."""
-    fields = {name: _json(value) for name, value in said(ask, without=NO_MATTER).items()}
+    fields = {name: canonical(value) for name, value in said(ask, without=NO_MATTER).items()}
     fields["definition"] = known(ask.definition).canonical
     inside = ",".join(f'"{name}":{fields[name]}' for name in sorted(fields))
     return sha256(f"{{{inside}}}".encode()).hexdigest()
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def begin(

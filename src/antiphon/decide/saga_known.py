@@ -1,7 +1,7 @@
 """What follows from a definition, worked out once: most sagas of a service have one and the same.
 
-It is remembered by content, for every submission is decoded anew. A saga's plan, its digest and whether it is sound
-cost more than all that is decided of it later, so without this a master would spend a tenth of a saga on them.
+It is remembered by content, for every submission is decoded anew, and a saga's plan, its digest and whether it is sound
+are wanted several times for each.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Known:
     @cached_property
     def canonical(self) -> str:
         """Its canonical JSON, without what has its default."""
-        return json.dumps(said(self.definition), sort_keys=True, separators=(",", ":"))
+        return canonical(said(self.definition))
 
     @cached_property
     def inputs(self) -> frozenset[str] | None:
@@ -77,6 +77,11 @@ def known(definition: SagaDefinition) -> Known:
         remembered.move_to_end(raw)
     _asked[:] = [found]
     return found
+
+
+def canonical(value: object) -> str:
+    """Return the one way to write a value as JSON."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def said(message: Message, without: Collection[str] = ()) -> dict[str, object]:

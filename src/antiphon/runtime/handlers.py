@@ -22,7 +22,7 @@ RETRY_AFTER_MS = 100
 class Blamed:
     """Whatever is raised within is `HandlerFailed`, unless it is one of our errors.
 
-    Its text may hold secrets, so only its class travels. A class, for `contextlib` would cost a node 3 % of a search.
+    Its text may hold secrets, so only its class travels. A class: it stands in every search, and is cheap.
     """
 
     __slots__ = ("_node", "_request", "_what")

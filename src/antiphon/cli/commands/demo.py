@@ -64,7 +64,7 @@ def demo(
             from antiphon.cli.demo.stage import Stage  # noqa: PLC0415 - while the nodes index
             from antiphon.runtime.loop import run  # noqa: PLC0415 - as above
 
-            stage = Stage(fleet, home, option, timing)
+            stage = Stage(fleet, home, option, timing, log_file)
             run(stage.run([query] if query is not None else QUESTIONS, once=once, is_json=output == "json"))
         finally:
             fleet.stop()

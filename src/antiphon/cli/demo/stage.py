@@ -21,18 +21,17 @@ HITS = 3
 """Of each of the demo's own questions: three of them fit on a screen."""
 HITS_OF_ONE = 10
 JOIN_MS_MAX = 60_000
-LOG_FILE = "demo.log"
-"""In the data directory: what all processes of the demo log."""
 
 
 class Stage:
     """One run of the demo."""
 
-    def __init__(self, fleet: Fleet, data: Path, option: str, timing: Timing) -> None:
+    def __init__(self, fleet: Fleet, data: Path, option: str, timing: Timing, log_file: Path) -> None:
         self.fleet = fleet
         self.data = data
         self.option = option
         self.timing = timing
+        self.log_file = log_file
         self.told = asyncio.Event()
 
     async def run(self, questions: Sequence[str], *, once: bool, is_json: bool) -> None:
@@ -44,7 +43,7 @@ class Stage:
 
             async def stays_up() -> None:
                 if settings.record:  # behind the answers: it would take its share of the processors from them
-                    await role.supervisor.start("recorder", lambda: recorder_beside(server, self.data / LOG_FILE))
+                    await role.supervisor.start("recorder", lambda: recorder_beside(server, self.log_file))
 
             serving = asyncio.ensure_future(role.run())
             try:
