@@ -131,6 +131,19 @@ async def test_a_timer_fires_once_at_its_time_and_the_last_one_set_counts(buses:
     assert await journal.subjects(f"{of}.a.*") == []
 
 
+async def test_a_timer_that_has_fired_is_kept_so_long(buses: Buses) -> None:
+    bus = await buses.open("master")
+    journal, of = await opened(bus, own(timers_of(bus.prefix)))
+    now_ms = await journal.now_ms()
+    for name, keep_ms in (("a", 1_000), ("b", None)):
+        target = f"{of}.{name}.fired"
+        assert await journal.schedule(f"{of}.{name}.set", b"x", target=target, at_ms=now_ms, keep_ms=keep_ms)
+    async with asyncio.timeout(10):
+        for left in ([f"{of}.a.fired", f"{of}.b.fired"], [f"{of}.b.fired"]):
+            while await journal.subjects(f"{of}.>") != left:  # noqa: ASYNC110 - it sends no event
+                await asyncio.sleep(0.05)
+
+
 async def test_timers_and_followers_outlive_the_loss_of_the_server(losable: Buses) -> None:
     bus = await losable.open("master")
     journal, of = await opened(bus, own(timers_of(bus.prefix)))

@@ -33,6 +33,9 @@ CHUNK: Final = 512
 """Subjects asked for by name in one question, where a saga has more than the server finds by a pattern."""
 TIMERS_FOLLOWED: Final = "coordinators"
 """The name that all masters share."""
+FIRED_KEEP_MS: Final = 3_600_000
+"""A timer that has fired goes by itself, so nobody has to purge it. One that no master has taken by then is set again
+by the first that looks through all sagas."""
 
 Take = Callable[[Entry], Awaitable[bool]]
 """Takes a timer that has fired; returns whether it is done with it."""
@@ -127,9 +130,10 @@ class SagaBook:
         )
 
     async def order(self, saga: str, said: SagaOrdered, nonce: str) -> int | None:
-        """Store an order; return its sequence."""
+        """Store an order; return its sequence, None where the saga has ended, so that nothing comes after an end."""
         at = self.shard(saga)
-        return await at.sagas.append(subject_of(said, saga, prefix=at.prefix, nonce=nonce), encode(said))
+        subject = subject_of(said, saga, prefix=at.prefix, nonce=nonce)
+        return await at.sagas.append(subject, encode(said), over=at.of(saga, "k.end"))
 
     async def offer(self, saga: str, ticket: Ticket) -> bool:
         """Take it on to offer a command that may be offered once; return False where somebody has."""
@@ -137,12 +141,14 @@ class SagaBook:
         subject = said.route.template.subject(prefix=at.prefix, saga=saga, ticket=str(ticket))
         return await at.sagas.append(subject, encode(said), over=subject) is not None
 
-    async def arm(self, saga: str, at_ms: int, *, is_first: bool = False) -> None:
-        """Set the saga's timer; with `is_first` only if none is set."""
-        at, said = self.shard(saga), SagaTimerSet(at_ms=at_ms)
+    async def arm(self, saga: str, at_ms: int, *, is_first: bool = False, end: int = 0) -> None:
+        """Set the saga's timer; with `is_first` only if none is set, with `end` to forget a history by then."""
+        at, said = self.shard(saga), SagaTimerSet(at_ms=at_ms, end=end)
         target = subject_of(SagaTimerFired(), saga, prefix=at.prefix)
         subject = subject_of(said, saga, prefix=at.prefix)
-        await at.timers.schedule(subject, encode(said), target=target, at_ms=at_ms, is_first=is_first)
+        await at.timers.schedule(
+            subject, encode(said), target=target, at_ms=at_ms, is_first=is_first, keep_ms=FIRED_KEEP_MS
+        )
 
     async def follow(self, take: Take) -> list[Subscription]:
         """Take the timers that have fired, with all other masters."""
@@ -165,21 +171,21 @@ class SagaBook:
         journals = (journal for at in self.shards for journal in (at.sagas, at.outcomes))
         return max(await asyncio.gather(*(one.fill_permille() for one in journals)))
 
-    async def forget(self, saga: str, end: int) -> None:
-        """Forget all of an ended saga but its end, which has that sequence."""
-        at = self.shard(saga)
-        await asyncio.gather(
-            at.sagas.purge(at.of(saga, "k.>"), before=end),
-            at.sagas.purge(at.of(saga, "x.*")),
-            at.sagas.purge(at.of(saga, "d.*")),
-            at.outcomes.purge(f"{at.prefix}.v1.outcome.{saga}.>"),
-            self.forget_timer(saga),
-        )
+    async def forget(self, saga: str, end: int, *, has_offers: bool) -> None:
+        """Forget all of an ended saga but its end, which has that sequence; its timer has fired and goes by itself.
 
-    async def forget_timer(self, saga: str) -> None:
-        """Forget the timer of a saga."""
+        Its start goes last: what is left by somebody who died over it is found by that, and forgotten again.
+
+        Args:
+            saga: its id.
+            end: the sequence of its end. No link and no order comes after that.
+            has_offers: whether something of it may have been offered once at most, which may be noted after its end.
+        """
         at = self.shard(saga)
-        await at.timers.purge(at.of(saga, "t.*"))
+        await at.outcomes.purge(f"{at.prefix}.v1.outcome.{saga}.>")
+        if has_offers:
+            await at.sagas.purge(at.of(saga, "d.*"))
+        await at.sagas.purge(at.of(saga, ">"), before=end)
 
     async def ids(self, below: str) -> list[str]:
         """Return the ids of all sagas that have something below, e.g. `k.start`, `k.park.*`; sorted."""

@@ -32,7 +32,7 @@ from antiphon.decide.saga import Append, Move, fold, wake_ms
 from antiphon.decide.saga_drive import Answer, Arm, Done, GiveBack, Handling, Load, Write
 from antiphon.decide.saga_log import Entry, Ticket
 from antiphon.decide.saga_state import Saga
-from antiphon.errors import AntiphonError, NotConnected, Overloaded
+from antiphon.errors import AntiphonError, NotConnected, Overloaded, WrongState
 from antiphon.messages.saga_desk import SagaState
 from antiphon.messages.saga_facts import SagaMoved, SagaTurn
 from antiphon.messages.saga_history import (
@@ -41,6 +41,7 @@ from antiphon.messages.saga_history import (
     SagaParked,
     SagaResumed,
     SagaStarted,
+    SagaTimerFired,
     StepCommanded,
     StepOutcome,
 )
@@ -94,7 +95,7 @@ class SagaDriver:
         self.parked: dict[str, str] = {}
         """The sagas that are known to need a person, and why; bounded."""
         self._following: list[Subscription] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self._waiting: set[str] = set()
         """The sagas that could not be driven and will be again."""
 
@@ -154,7 +155,8 @@ class SagaDriver:
         await self.book.arm(name, armed_ms)
         self._note_armed(name, armed_ms)
         seq = await self.book.order(name, said, nonce)
-        assert seq is not None, "a nonce is nobody else's"
+        if seq is None:
+            raise WrongState(f"{name} has ended")
         log.info("saga.ordered", saga=name, order=said.order, by=said.by)
         await self.drive(Entry(name, seq, self.now_ms(), said, nonce=nonce))
 
@@ -233,8 +235,7 @@ class SagaDriver:
         elif isinstance(event, SagaEnded):
             self._tell(saga, SagaTurn.ENDED)
             self._ends.wake(name)
-            # the same timer now says when its history is to be forgotten
-            self._spawn(self._arm_safely(name, at_ms + self.limits.history_ms), "arm")
+            self._spawn(self._arm_to_forget(saga, at_ms + self.limits.history_ms), "arm")
 
     async def recorded(self, name: str, ticket: Ticket, node: str, said: StepOutcome) -> bool:
         """Store an outcome and go on; return False where it was decided before."""
@@ -254,23 +255,27 @@ class SagaDriver:
     async def _fired(self, entry: Entry) -> bool:
         """Go on with a saga whose timer has fired: nobody has moved it, or its time has come."""
         self._armed_ms.pop(entry.saga, None)  # it is set no more, whatever this master has set it to
+        if isinstance(entry.event, SagaTimerFired) and entry.event.end:
+            return await self._forgotten(entry.saga, entry.event.end, has_offers=False)
         if not await self.drive(entry):
             return False
         saga = self._cache.get(entry.saga)
-        with suppress(AntiphonError):  # else when it fires again, which it will
-            if saga is not None and saga.end is not None:
-                await self._forget_history(saga)
-            elif saga is not None and saga.start is None:
-                await self.book.forget_timer(entry.saga)
-        return True
-
-    async def _forget_history(self, saga: Saga) -> None:
+        if saga is None or saga.end is None:
+            return True
         due_ms = saga.ended_ms + self.limits.history_ms
         if self.now_ms() < due_ms:
-            await self.book.arm(saga.id, due_ms)
-        else:
-            await self.book.forget(saga.id, saga.last)
-            self._cache.forget(saga.id)
+            return await self._arm_to_forget(saga, due_ms)
+        return await self._forgotten(saga.id, saga.last, has_offers=True)
+
+    async def _forgotten(self, name: str, end: int, *, has_offers: bool) -> bool:
+        """Forget the history of a saga; return False where that is to be tried again."""
+        try:
+            await self.book.forget(name, end, has_offers=has_offers)
+        except AntiphonError as error:
+            log.info("saga.not_forgotten", saga=name, code=error.code)
+            return False
+        self._cache.forget(name)
+        return True
 
     def _again(self, event: Entry) -> None:
         """Handle an event once more, later; should this master be gone by then, the timer does it."""
@@ -298,9 +303,17 @@ class SagaDriver:
         # by the time that it works again another master may have set it to anything: it counts for a lease at most
         self._note_armed(name, min(at_ms, lease_ms))
 
-    async def _arm_safely(self, name: str, at_ms: int) -> None:
-        with suppress(AntiphonError):  # then the one that is set fires, and looks again
-            await self.book.arm(name, at_ms)
+    async def _arm_to_forget(self, saga: Saga, at_ms: int) -> bool:
+        """Have the same timer say when an ended saga's history is to be forgotten; False where it still stands.
+
+        It says so itself where that is all that there is to do, so that nobody reads the saga again for it.
+        """
+        end = 0 if self.offers.may_be_once(saga) else saga.last
+        try:
+            await self.book.arm(saga.id, at_ms, end=end)
+        except AntiphonError:  # then the one that is set fires, and looks again
+            return False
+        return True
 
     async def _hold(self, name: str) -> None:
         """Keep the timer from firing while this master works on a saga."""
@@ -410,13 +423,13 @@ class SagaDriver:
                 )
             )
 
-    def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[Any, Any, object], what: str) -> asyncio.Task[object]:
         task = asyncio.get_running_loop().create_task(work, name=f"sagas:{what}")
         self._tasks.add(task)
         task.add_done_callback(self._spawned_over)
         return task
 
-    def _spawned_over(self, task: asyncio.Task[None]) -> None:
+    def _spawned_over(self, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (bug := task.exception()) is not None:
             log.error("saga.bug", exc_info=bug)

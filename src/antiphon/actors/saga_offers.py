@@ -20,7 +20,7 @@ from antiphon.decide.dispatch import Dispatch, Pick
 from antiphon.decide.registry import RegistryView
 from antiphon.decide.saga import GRACE_MS
 from antiphon.decide.saga_log import Ticket
-from antiphon.decide.saga_state import Command
+from antiphon.decide.saga_state import Command, Saga
 from antiphon.errors import (
     AntiphonError,
     InvalidReply,
@@ -135,6 +135,21 @@ class Offers:
         event = self._decided.get((saga, ticket))
         if event is not None:
             event.set()
+
+    def may_be_once(self, saga: Saga) -> bool:
+        """Whether some of a saga may be offered once at most, as far as the contracts of its nodes are known."""
+        if saga.plan is None:
+            return True
+        steps = saga.plan.definition.steps
+        actions = [(step.node, step.action) for step in steps]
+        actions += [(step.node, step.compensate.action) for step in steps if step.compensate is not None]
+        nodes = self.registry.current.nodes
+        for name, action in actions:
+            node = nodes.get(name or "")
+            offer = None if node is None else node.actions.get(action)
+            if offer is None or offer.contract.at_most_once:
+                return True
+        return False
 
     async def stop(self) -> None:
         """Offer no more; what runs on nodes goes on there."""

@@ -31,6 +31,7 @@ OVER_HEADER = "Nats-Expected-Last-Subject-Sequence-Subject"
 TTL_HEADER = "Nats-TTL"
 SCHEDULE_HEADER = "Nats-Schedule"
 TARGET_HEADER = "Nats-Schedule-Target"
+FIRED_TTL_HEADER = "Nats-Schedule-TTL"
 WRONG_LAST_SEQUENCE = 10071
 """JetStream's error code for a failed compare-and-set."""
 NOT_STORED = 10077
@@ -109,15 +110,19 @@ class NatsJournal:
         assert not self._stream.no_ack, "nobody would say that it was stored"
         headers = {} if over is None else {EXPECTED_HEADER: str(last), OVER_HEADER: over}
         if keep_ms is not None:
-            headers[TTL_HEADER] = f"{max(1, keep_ms // 1_000)}s"
+            headers[TTL_HEADER] = _seconds(keep_ms)
         return await self._stored(subject, data, headers)
 
-    async def schedule(self, subject: str, data: bytes, *, target: str, at_ms: int, is_first: bool = False) -> bool:
+    async def schedule(
+        self, subject: str, data: bytes, *, target: str, at_ms: int, is_first: bool = False, keep_ms: int | None = None
+    ) -> bool:
         """Have the server store the same under `target` at a time, UTC."""
         at = datetime.fromtimestamp(at_ms / 1_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         headers = {SCHEDULE_HEADER: f"@at {at}", TARGET_HEADER: target}
         if is_first:
             headers[EXPECTED_HEADER] = "0"
+        if keep_ms is not None:
+            headers[FIRED_TTL_HEADER] = _seconds(keep_ms)
         return await self._stored(subject, data, headers) is not None
 
     async def follow(self, name: str, pattern: str, take: Follow) -> Subscription:
@@ -237,3 +242,7 @@ class NatsJournal:
             log.warning("bus.journal_lost", stream=self._stream.name, error=f"{type(error).__name__}: {error}"[:200])
         for follower in self._followers:
             follower.pull_again()
+
+
+def _seconds(keep_ms: int) -> str:
+    return f"{max(1, keep_ms // 1_000)}s"

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -40,7 +41,7 @@ class Publishing(Protocol):
 
 
 class MemoryLog:
-    """The messages of one stream; age is nothing that a test waits for, so nothing grows too old."""
+    """The messages of one stream; age is nothing that a test waits for, so only timers that have fired grow too old."""
 
     def __init__(self, stream: JournalStream, clock: Clock | None = None) -> None:
         self.stream = stream
@@ -96,7 +97,7 @@ class MemoryLog:
                 if before is None or at < before:
                     self._drop(at)
 
-    def set_timer(self, subject: str, target: str, at_ms: int) -> None:
+    def set_timer(self, subject: str, target: str, at_ms: int, keep_ms: int | None) -> None:
         """Store the message of a subject under another one, in time."""
         sequence = self.sequence
 
@@ -106,6 +107,8 @@ class MemoryLog:
             if stored is not None:
                 self._drop(sequence)
                 self.store(target, stored.data)
+                if keep_ms is not None:
+                    self._clock.call_after(keep_ms, partial(self.forget, target, self.sequence + 1))
 
         self._timers[subject] = self._clock.call_after(max(0, at_ms - self._clock.wall_ms()), fire)
 
@@ -258,11 +261,13 @@ class MemoryJournal:
             raise NotConnected(f"{subject} cannot be stored: no acknowledgement")
         return before + 1
 
-    async def schedule(self, subject: str, data: bytes, *, target: str, at_ms: int, is_first: bool = False) -> bool:
+    async def schedule(
+        self, subject: str, data: bytes, *, target: str, at_ms: int, is_first: bool = False, keep_ms: int | None = None
+    ) -> bool:
         """Have the server store the same under `target` at a time, UTC."""
         if await self.append(subject, data, over=subject if is_first else None) is None:
             return False
-        self._log.set_timer(subject, target, at_ms)
+        self._log.set_timer(subject, target, at_ms, keep_ms)
         return True
 
     async def follow(self, name: str, pattern: str, take: Follow) -> MemoryFollower:

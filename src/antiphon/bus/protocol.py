@@ -211,10 +211,13 @@ class Journal(Protocol):
         Raises `NotConnected` where it may or may not have been stored, `Overloaded` where the stream is full.
         """
 
-    async def schedule(self, subject: str, data: bytes, *, target: str, at_ms: int, is_first: bool = False) -> bool:
+    async def schedule(
+        self, subject: str, data: bytes, *, target: str, at_ms: int, is_first: bool = False, keep_ms: int | None = None
+    ) -> bool:
         """Have the server store the same under `target` at a time, UTC, and keep it under `subject` until then.
 
-        A timer under the same subject is replaced; with `is_first` this one is refused instead, and False returned.
+        With `keep_ms` what is stored then is kept so long. A timer under the same subject is replaced; with `is_first`
+        this one is refused instead, and False returned.
         One that is due is stored at once, and all of them up to a quarter of a second late. Raises `NotConnected`.
         """
         ...

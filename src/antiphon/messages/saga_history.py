@@ -48,6 +48,7 @@ Ended = Literal["completed", "compensated", "abandoned"]
 Mending = Literal["retry", "skip", "resolve"]
 """What an operator can do about a step at which a saga is parked."""
 Ordered = Literal["cancel", "pause", "resume", "retry", "skip", "resolve", "abandon"]
+ENDED_AT: Final = "the sequence of the saga's end, whose history is to be forgotten then; 0: it is to be looked at"
 Fated = Literal["waiting", "running", "succeeded", "failed", "unknown", "skipped"]
 
 
@@ -198,6 +199,7 @@ class SagaTimerSet(Fact):
     route = _chain("t.set", TIMERS)
 
     at_ms: Count = Field(description="the broker's time, UTC")
+    end: Count = Field(default=0, description=ENDED_AT)
 
 
 class SagaTimerFired(Fact):
@@ -206,6 +208,7 @@ class SagaTimerFired(Fact):
     route = _chain("t.fired", TIMERS)
 
     at_ms: Count = Field(default=0, description="what it had been set to")
+    end: Count = Field(default=0, description=ENDED_AT)
 
 
 class _Told(BaseModel):
