@@ -153,7 +153,13 @@ SCENARIOS: Final[dict[str, Callable[[], Rehearsal]]] = {
         .step("b", node="n", params={"x": "{{steps.a.result.missing}}"})
     ),
 }
-STORMS: Final = {"storm-completed": 240, "storm-compensated": 277, "storm-by-hand": 261}
+STORMS: Final = {
+    "storm-completed": 240,
+    "storm-compensated": 277,
+    "storm-by-hand": 261,
+    "storm-together-completed": 322,
+    "storm-together-compensated": 77,
+}
 """Histories that several coordinators wrote under faults, by their seeds."""
 
 

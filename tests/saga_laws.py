@@ -30,6 +30,10 @@ class Book:
     chain: list[str] = field(default_factory=list)
     commands: dict[Leg, dict[str, Any]] = field(default_factory=dict)
     outcomes: dict[tuple[int, str, int, str], dict[str, Any]] = field(default_factory=dict)
+    told: set[tuple[int, str, int, str]] = field(default_factory=set)
+    """Outcomes that came with a link: what is said by itself besides counts no more."""
+    acted: set[tuple[int, str, int, str]] = field(default_factory=set)
+    """Outcomes that a link may have been written for: no other may take their place."""
     parks: dict[Leg, dict[str, Any]] = field(default_factory=dict)
     resumes: dict[Leg, dict[str, Any]] = field(default_factory=dict)
     orders: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -188,7 +192,30 @@ def _outcome(book: Book, tokens: list[str], said: dict[str, Any], one: Kept) -> 
         command = book.commands[leg]
         if one.at_ms < command["at_ms"] + command["timeout_ms"] + GRACE_MS:
             yield "taken for unknown before its time"
-    book.outcomes[*leg, tokens[3]] = said
+    if (*leg, tokens[3]) not in book.told:
+        book.outcomes[*leg, tokens[3]] = said
+
+
+def _told(book: Book, told: dict[str, Any] | None) -> Iterator[str]:
+    """Take an outcome that came with a link, before the link."""
+    if told is None:
+        return
+    key = (*leg_of(told["ticket"]), told["node"])
+    if key in book.told | book.acted:
+        yield f"another outcome of {told['ticket']} after somebody acted on one"
+    if key[:3] not in book.commands or book.commands[key[:3]]["node"] != told["node"]:
+        yield "an outcome of nothing that was commanded there"
+    book.told.add(key)
+    book.outcomes[key] = told["said"]
+
+
+def _act(book: Book, tokens: list[str]) -> None:
+    """Note whose outcomes a link may have been written for: all, or of a command those of what comes before it."""
+    steps = set(book.numbers())
+    if tokens[0] == "c" and leg_of(tokens[2])[1] == "f":
+        number = leg_of(tokens[2])[0]
+        steps = book.behind(number) | {number}
+    book.acted |= {key for key in book.outcomes if key[0] in steps}
 
 
 def _link(book: Book, tokens: list[str], said: dict[str, Any], one: Kept) -> Iterator[str]:
@@ -199,12 +226,16 @@ def _link(book: Book, tokens: list[str], said: dict[str, Any], one: Kept) -> Ite
     book.chain.append(one.subject)
     if tokens[0] == "start":
         book.start, book.at_ms = said, one.at_ms
+        first = said.get("first")
+        if first is not None:
+            number = next(at for at in book.numbers() if book.step(at)["name"] == first["step"])
+            yield from _commanded(book, (number, "f", 1), book.step(number)["node"], first, one)
         return
+    yield from _told(book, said.get("told"))
+    _act(book, tokens)
     match tokens:
         case ["c", node, ticket]:
-            leg = leg_of(ticket)
-            yield from _command(book, leg, node, said, one)
-            book.commands[leg] = {**said, "node": node, "seq": one.seq, "at_ms": one.at_ms}
+            yield from _commanded(book, leg_of(ticket), node, said, one)
         case ["park", ticket]:
             yield from _park(book, leg_of(ticket))
             book.parks[leg_of(ticket)] = said
@@ -218,6 +249,11 @@ def _link(book: Book, tokens: list[str], said: dict[str, Any], one: Kept) -> Ite
         case _:
             yield from _end(book, said, one.at_ms)
             book.end = said
+
+
+def _commanded(book: Book, leg: Leg, node: str, said: dict[str, Any], one: Kept) -> Iterator[str]:
+    yield from _command(book, leg, node, said, one)
+    book.commands[leg] = {**said, "node": node, "seq": one.seq, "at_ms": one.at_ms}
 
 
 def _command(book: Book, leg: Leg, node: str, said: dict[str, Any], one: Kept) -> Iterator[str]:

@@ -28,7 +28,7 @@ class Faults(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 2**32), delay_ms=st.sampled_from([0, 0, 0, 2_000]))
     def a_saga_is_submitted(self, seed: int, delay_ms: int) -> None:
         self.dice = Random(seed)
-        self.world = World(draw_definition(self.dice), delay_ms)
+        self.world = World(draw_definition(self.dice), delay_ms, is_joint=seed % 3 > 0)
 
     @rule(who=who, at=at)
     def an_event_is_delivered(self, who: int, at: int) -> None:
@@ -79,6 +79,13 @@ class Faults(RuleBasedStateMachine):
             telling = tellings[at % len(tellings)] if is_again else tellings.pop(at % len(tellings))
             self.world.tell(telling)
 
+    @rule(at=at, who=who, is_again=st.booleans())
+    def an_outcome_is_reported(self, at: int, who: int, is_again: bool) -> None:
+        tellings = self.world.tellings
+        if tellings:
+            telling = tellings[at % len(tellings)] if is_again else tellings.pop(at % len(tellings))
+            self.world.report(self.world.coordinators[who], telling)
+
     @rule(at=at)
     def a_node_lies_about_another(self, at: int) -> None:
         if self.world.tellings:
@@ -116,7 +123,7 @@ class Faults(RuleBasedStateMachine):
                 world.deliver(one, open_[0])
             elif world.tasks:
                 world.work(world.tasks.pop(0), "succeeded", result={"id": 1})
-                world.tell(world.tellings.pop())
+                world.report(one, world.tellings.pop())
 
     def teardown(self) -> None:
         """No law was broken; and from wherever it is, it ends or waits for a person once the faults stop."""
@@ -150,7 +157,8 @@ def storm(seed: int, steps: int = 600) -> World:
         (3, lambda: machine.a_coordinator_crashes(dice.randrange(3))),
         (2, lambda: machine.a_coordinator_forgets(dice.randrange(3))),
         (25, works),
-        (25, lambda: machine.an_outcome_arrives(dice.randrange(9), dice.random() < 0.3)),
+        (8, lambda: machine.an_outcome_arrives(dice.randrange(9), dice.random() < 0.3)),
+        (20, lambda: machine.an_outcome_is_reported(dice.randrange(9), dice.randrange(3), dice.random() < 0.3)),
         (1, lambda: machine.a_node_lies_about_another(dice.randrange(9))),
         (20, orders),
         (10, lambda: machine.an_order_arrives(0)),

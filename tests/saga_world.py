@@ -13,11 +13,12 @@ from random import Random
 from pydantic import JsonValue
 
 from antiphon.decide import saga_desk
-from antiphon.decide.saga import Append, Move, fold, moves
+from antiphon.decide.saga import Append, Move, Void, fold, moves
 from antiphon.decide.saga_drive import Answer, Arm, Done, Effect, GiveBack, Handling, Load, Write
 from antiphon.decide.saga_log import Entry, Ticket
 from antiphon.decide.saga_plan import problems
 from antiphon.decide.saga_state import Saga
+from antiphon.decide.saga_together import commanded
 from antiphon.errors import RequestError
 from antiphon.messages.saga import SagaCompensation, SagaDefinition, SagaRetry, SagaStep
 from antiphon.messages.saga_desk import SagaOrder, SagaSubmit
@@ -26,6 +27,7 @@ from antiphon.messages.saga_history import (
     SAGAS,
     SagaEnded,
     SagaOrdered,
+    SagaStarted,
     SagaTimerFired,
     StepCommanded,
     StepOutcome,
@@ -78,6 +80,8 @@ class World:
 
     definition: SagaDefinition
     delay_ms: int = 0
+    is_joint: bool = True
+    """Whether a start brings its first command along."""
     now_ms: int = START_MS
     coordinators: list[Coordinator] = field(default_factory=lambda: [Coordinator(), Coordinator(300), Coordinator(900)])
     events: list[Event] = field(default_factory=list)
@@ -94,6 +98,8 @@ class World:
         self.journal = Journal(ID)
         ask = SagaSubmit(id=ID, definition=self.definition, delay_ms=self.delay_ms, wait=True)
         start = saga_desk.begin(ask, "web", lambda step: "any", reply="_I.web.0.0")
+        if self.is_joint:
+            start = commanded(ID, start, self.now_ms)
         assert self.take(Append(start, 0)) == 1
         assert self.take(Append(start, 0)) is None, "submitted twice is submitted once"
 
@@ -130,8 +136,11 @@ class World:
             entry = self.journal.entries()[-1]
             if isinstance(move.event, StepCommanded):
                 self.tasks.append(entry)
-            elif not isinstance(move, Append) or move.expected == 0:
+            elif isinstance(move, Void) or (isinstance(move, Append) and move.expected == 0):
                 self.events.append(Event(entry))
+            if isinstance(move.event, SagaStarted) and move.event.first is not None:
+                [command] = fold(Saga(ID), entry).commands.values()
+                self.tasks.append(Entry(ID, entry.seq, entry.at_ms, command.said, command.ticket, command.node))
         return seq
 
     def pass_ms(self, ms: int) -> None:
@@ -219,6 +228,16 @@ class World:
         if seq is not None:
             self.events.append(Event(self.journal.entries(OUTCOMES)[-1]))
 
+    def report(self, who: Coordinator, telling: tuple[Entry, StepOutcome]) -> None:
+        """Let an outcome arrive at a coordinator that has to store it; if it dies the node tells it again, or never."""
+        task, said = telling
+        if who.handling is not None:
+            self.tellings.append(telling)
+            return
+        entry = Entry(ID, 0, self.now_ms - who.lag_ms, said, task.ticket, task.node)
+        who.event = Event(entry)
+        who.handling = Handling(entry, who.cache, is_told=True)
+
     def judge(self, order: str, step: str | None = None, outcome: str = "succeeded") -> None:
         """Let an operator give an order that makes sense now; it is stored later."""
         ask = SagaOrder.model_validate(
@@ -258,7 +277,7 @@ class World:
             elif self.tasks:
                 outcome = dice.choice(["succeeded"] * 9 + ["failed"])
                 self.work(self.tasks.pop(0), outcome, is_retryable=dice.random() < 0.5, result={"id": 7})
-                self.tell(self.tellings.pop())
+                self.report(who, self.tellings.pop())
             elif not self.fire():
                 return
         raise AssertionError("\n".join(["it does not settle", *self.story()]))

@@ -10,7 +10,7 @@ from pathlib import Path
 from antiphon.decide.saga import fold, moves
 from antiphon.decide.saga_log import Entry, Way
 from antiphon.decide.saga_state import Saga
-from antiphon.messages.saga_history import SagaEnded, StepCommanded
+from antiphon.messages.saga_history import SagaEnded
 
 Ledger = Counter[tuple[str, str, str]]
 """How often (saga, step, way) has had its effect."""
@@ -48,19 +48,19 @@ def _history(saga: Saga, entries: list[Entry]) -> Iterator[str]:
         yield f"something was written after its end: {links[-1].event}"
     if moves(saga, saga.newest_ms + 10**9):
         yield "it has ended and would go on"
-    commands = [entry for entry in links if isinstance(entry.event, StepCommanded) and entry.ticket is not None]
-    ways = [entry.ticket.way for entry in commands if entry.ticket is not None]
+    commands = sorted(saga.commands.values(), key=lambda command: command.seq)
+    ways = [command.ticket.way for command in commands]
     if Way.BACK in ways and Way.FORTH in ways[ways.index(Way.BACK) :]:
         yield "something was done after it had begun to be undone"
-    first = {entry.ticket.step: entry.seq for entry in reversed(commands) if entry.ticket and entry.ticket.way == "f"}
-    undone = [entry.ticket.step for entry in commands if entry.ticket and str(entry.ticket).endswith("b")]
+    first = {one.ticket.step: one.seq for one in reversed(commands) if one.ticket.way == Way.FORTH}
+    undone = [one.ticket.step for one in commands if str(one.ticket).endswith(Way.BACK)]
     if any(step not in first for step in undone):
         yield "something was undone that had not been commanded"
     elif undone != sorted(undone, key=lambda step: -first[step]):
         yield f"undone in the wrong order: {undone}"
-    for entry in commands:
-        if entry.ticket is not None and saga.outcome(entry.ticket) is None:
-            yield f"{entry.ticket} has no outcome"
+    for one in commands:
+        if saga.outcome(one.ticket) is None:
+            yield f"{one.ticket} has no outcome"
 
 
 def _effects(saga: Saga, end: SagaEnded, done: Ledger) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from antiphon.decide.saga import Append, Void, fold
+from antiphon.decide.saga import Append, Keep, Void, fold
 from antiphon.decide.saga_drive import (
     AGAIN_MS,
     FOREIGN_MS,
@@ -20,6 +20,7 @@ from antiphon.decide.saga_drive import (
 )
 from antiphon.decide.saga_log import Entry, Ticket, Way, read
 from antiphon.decide.saga_state import Saga as Stored
+from antiphon.decide.saga_together import commanded
 from antiphon.messages.saga import SagaCompensation, SagaRetry
 from antiphon.messages.saga_history import (
     SagaEnded,
@@ -29,6 +30,7 @@ from antiphon.messages.saga_history import (
     SagaStarted,
     SagaTimerFired,
     StepOutcome,
+    StepVoided,
 )
 from antiphon.saga import Saga
 from antiphon.testing.rehearsal import NOON_MS, Journal
@@ -38,6 +40,7 @@ from saga_world import ID
 TWO = Saga("two").step("a", node="n").step("b", node="n")
 PAIR = Saga("pair").step("a", node="n", after=()).step("b", node="m", after=()).step("c", node="n", after=["a", "b"])
 NOW_MS = NOON_MS + 1_000
+LATE_MS = NOW_MS + 60_000
 
 
 def begun(saga: Saga) -> Journal:
@@ -78,7 +81,7 @@ def drive(
             case Write(Append() as move):
                 seq = journal.append(move.event, move.expected, now_ms, **move.keys())
                 handling.refused() if seq is None else handling.written(seq, now_ms)
-            case Write(Void() as move):
+            case Write(Void() | Keep() as move):
                 seq = journal.keep(move.event, now_ms, **move.keys())
                 handling.refused() if seq is None else handling.written(seq, now_ms)
             case Arm(at_ms, is_first):
@@ -251,6 +254,86 @@ def test_of_two_orders_for_one_park_the_first_is_followed() -> None:
     assert (resumed.order, resumed.by, resumed.nonce) == ("retry", "ops", "n1")
     drive(Handling(outcome(journal, "1b2", said="failed"), None), journal)
     assert known(journal).end is None, "the order to skip was for the round before: it does not skip this one"
+
+
+def joint(saga: Saga) -> Journal:
+    """A saga that was begun together with its first command."""
+    journal = Journal(ID)
+    start = SagaStarted(definition=saga.definition, caller="web", digest="0" * 64, reply="_I.web.0.0")
+    assert journal.append(commanded(ID, start, NOON_MS), 0, NOON_MS) == 1
+    return journal
+
+
+def told(ticket: str = "1f", node: str = "n", said: str = "succeeded") -> Entry:
+    """The outcome of a command, as its node tells."""
+    return Entry(ID, 0, NOW_MS, StepOutcome.model_validate({"outcome": said}), Ticket.parse(ticket), node)
+
+
+def test_what_is_told_is_stored_with_what_follows_from_it() -> None:
+    journal = joint(TWO)
+    assert drive(Handling(journal.entries()[0], None), journal) == ["Arm", "Done"]
+    first = Handling(told(), known(journal), is_told=True)
+    assert drive(first, journal) == ["StepCommanded 2f", "Done"]
+    second = Handling(told("2f"), known(journal), is_told=True)
+    assert drive(second, journal) == ["SagaEnded", "Answer", "Done"]
+    assert (first.is_kept, second.is_kept, len(journal.kept)) == (True, True, 3)
+    assert broken(journal.kept, ID) == []
+
+
+def test_what_nothing_follows_from_yet_is_stored_by_itself() -> None:
+    journal = begun(PAIR)
+    drive(Handling(journal.entries()[0], None), journal)
+    first = Handling(told("1f"), known(journal), is_told=True)
+    assert drive(first, journal) == ["StepOutcome 1f", "Load", "Done"], "that nothing does only a fresh read can say"
+    again = Handling(told("1f"), known(journal), is_told=True)
+    assert drive(again, journal) == ["Load", "Done"]
+    other = Handling(told("1f", said="failed"), known(journal), is_told=True)
+    assert drive(other, journal) == ["Load", "Done"]
+    assert (first.is_kept, again.is_kept, other.is_kept) == (True, True, False)
+
+
+def test_of_two_outcomes_the_one_that_a_link_followed_counts() -> None:
+    journal = joint(TWO)
+    stale = known(journal)
+    journal.keep(StepVoided(), LATE_MS, ticket="1f", node="n")
+    late = Handling(told(), stale, is_told=True)
+    assert drive(late, journal, LATE_MS) == ["StepCommanded 2f", "Done"], "nobody had acted on it"
+    saga = known(journal)
+    there = saga.outcome(Ticket(1, Way.FORTH))
+    assert there is not None
+    assert there.said.outcome == "succeeded"
+    assert fold(saga, journal.entries()[-1]) == saga
+    assert broken(journal.kept, ID) == []
+
+
+def test_an_outcome_comes_too_late_where_somebody_acted_on_another_one() -> None:
+    journal = joint(TWO)
+    stale = known(journal)
+    journal.keep(StepVoided(), LATE_MS, ticket="1f", node="n")
+    drive(Handling(journal.entries()[-1], known(journal)), journal, LATE_MS)
+    late = Handling(told(), stale, is_told=True)
+    assert drive(late, journal, LATE_MS) == ["StepCommanded 2f", "Load", "Answer", "Done"]
+    assert late.is_kept is False
+    nobody = Handling(told("2f"), stale, is_told=True)
+    assert drive(nobody, journal) == ["Load", "Answer", "Done"]
+    assert nobody.is_kept is False
+
+
+def test_what_was_told_and_may_have_been_stored_is_looked_for() -> None:
+    journal = joint(TWO)
+    handling = Handling(told(), known(journal), is_told=True)
+    effect = handling.next(NOW_MS)
+    assert isinstance(effect, Write)
+    assert isinstance(effect.move, Append)
+    journal.append(effect.move.event, effect.move.expected, NOW_MS, **effect.move.keys())
+    handling.refused()
+    assert drive(handling, journal) == ["Load", "Done"]
+    assert handling.is_kept is True
+
+
+def test_one_that_begins_later_has_no_command_yet() -> None:
+    start = SagaStarted(definition=TWO.definition, caller="web", digest="0" * 64, delay_ms=1)
+    assert commanded(ID, start, NOON_MS).first is None
 
 
 def test_whoever_is_overtaken_too_often_gives_the_event_back() -> None:

@@ -1,4 +1,4 @@
-"""A saga's history as rows: one a message, from every golden example; what is no history is dead, with its bytes."""
+"""A saga's history as rows: one a message and one for what is stored with it; what is none is dead, with its bytes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def history(path: Path) -> Taken:
 def test_every_golden_message_of_a_history_is_one_row(path: Path) -> None:
     batch = read(SAGAS, [history(path)], "antiphon")
     assert batch.dead == 0, batch.rows
-    [row] = batch.rows["saga_events"]
+    row, *more = batch.rows["saga_events"]
     named = dict(zip(TABLES["saga_events"], row, strict=True))
     assert named["saga"] == "order-7"
     assert named["event"] == CALLED[KINDS[path.name.partition(".")[0]]]
@@ -42,6 +42,14 @@ def test_every_golden_message_of_a_history_is_one_row(path: Path) -> None:
     for name in ("step", "action", "code", "attempts", "took_ms"):
         if name in given:
             assert named[name] == given[name], name
+    second = {"commanded": given.get("first"), "outcome": given.get("told", {}).get("said")}
+    assert [one[5] for one in more] == [event for event, said in second.items() if said]
+    for one in more:
+        named = dict(zip(TABLES["saga_events"], one, strict=True))
+        said = second[named["event"]]
+        assert (named["ticket"], named["node"]) == ("1f", "users")
+        for name in ("step", "action", "code", "attempts", "took_ms"):
+            assert named[name] == said.get(name, named[name]), name
 
 
 def test_every_kind_has_an_example() -> None:
@@ -56,7 +64,8 @@ def test_what_is_no_history_is_dead_with_its_bytes(tmp_path: Path) -> None:
     assert [row[-1] for row in batch.rows["dead_facts"]] == [b"{}", b'{"state": 1}']
     store = store_in(tmp_path)
     messages = [history(path) for path in EXAMPLES] + [strange]
-    assert store.write(SAGAS, 3, messages, NOW_MS) == (len(messages), 1)
+    joint = sum(".first" in path.name or ".told" in path.name for path in EXAMPLES)
+    assert store.write(SAGAS, 3, messages, NOW_MS) == (len(messages) + joint, 1)
     [(count,)] = store.execute("SELECT count(*) FROM saga_events")
-    assert count == len(EXAMPLES)
+    assert count == len(EXAMPLES) + joint
     store.close()

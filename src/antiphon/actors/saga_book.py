@@ -25,8 +25,6 @@ from antiphon.messages.saga_history import (
     SagaTimerFired,
     SagaTimerSet,
     StepOffered,
-    StepOutcome,
-    StepVoided,
 )
 
 CHUNK: Final = 512
@@ -121,13 +119,6 @@ class SagaBook:
             over = chain_of(saga, prefix=at.prefix)
             return await at.sagas.append(subject, encode(move.event), over=over, last=move.expected, keep_ms=keep_ms)
         return await at.outcomes.append(subject, encode(move.event))
-
-    async def outcome(self, saga: str, ticket: Ticket, node: str, said: StepOutcome | StepVoided) -> int | None:
-        """Store what became of a command; return the sequence, None where that is decided already."""
-        at = self.shard(saga)
-        return await at.outcomes.append(
-            subject_of(said, saga, prefix=at.prefix, ticket=str(ticket), node=node), encode(said)
-        )
 
     async def order(self, saga: str, said: SagaOrdered, nonce: str) -> int | None:
         """Store an order; return its sequence, None where the saga has ended, so that nothing comes after an end."""

@@ -32,9 +32,10 @@ from antiphon.decide.saga import Append, Move, fold, wake_ms
 from antiphon.decide.saga_drive import Answer, Arm, Done, GiveBack, Handling, Load, Write
 from antiphon.decide.saga_log import Entry, Ticket
 from antiphon.decide.saga_state import Saga
+from antiphon.decide.saga_together import commanded
 from antiphon.errors import AntiphonError, NotConnected, Overloaded, WrongState
 from antiphon.messages.saga_desk import SagaState
-from antiphon.messages.saga_facts import SagaMoved, SagaTurn
+from antiphon.messages.saga_facts import SagaTurn
 from antiphon.messages.saga_history import (
     SagaEnded,
     SagaOrdered,
@@ -131,7 +132,8 @@ class SagaDriver:
         if not self.broker.has_room:
             raise Overloaded("what is left of the streams is for sagas that run", retry_after_ms=self.limits.look_ms)
         # the timer first: a saga that began and has none would stand where this master dies
-        armed_ms = self.now_ms() + self.limits.lease_ms
+        now_ms = self.now_ms()
+        start, armed_ms = commanded(saga, start, now_ms), now_ms + self.limits.lease_ms
         arming = asyncio.ensure_future(self.book.arm(saga, armed_ms, is_first=True))
         try:
             seq = await self.book.make(saga, Append(start, 0))
@@ -178,17 +180,23 @@ class SagaDriver:
             try:
                 saga = await self._handled(event.saga, handling)
             except AntiphonError as error:
-                log.warning("saga.not_driven", saga=event.saga, code=error.code, error=error.text)
-                self._cache.forget(event.saga)
-                self._again(event)
+                self._not_driven(event, error)
                 return False
         if saga is None:
             return False
+        self._offer(saga)
+        return True
+
+    def _not_driven(self, event: Entry, error: AntiphonError) -> None:
+        log.warning("saga.not_driven", saga=event.saga, code=error.code, error=error.text)
+        self._cache.forget(event.saga)
+        self._again(event)
+
+    def _offer(self, saga: Saga) -> None:
         if saga.end is None and saga.start is not None:
             for ticket, command in saga.commands.items():
                 if saga.outcome(ticket) is None:
                     self.offers.begin(saga.id, command)
-        return True
 
     async def _handled(self, name: str, handling: Handling) -> Saga | None:
         """Do what a handling asks for, to its end; None where the event has to come again."""
@@ -238,19 +246,34 @@ class SagaDriver:
             self._spawn(self._arm_to_forget(saga, at_ms + self.limits.history_ms), "arm")
 
     async def recorded(self, name: str, ticket: Ticket, node: str, said: StepOutcome) -> bool:
-        """Store an outcome and go on; return False where it was decided before."""
-        while True:
+        """Store an outcome and what follows from it; return False where it was decided before."""
+        event, is_again = Entry(name, 0, self.now_ms(), said, ticket, node), False
+        while (is_kept := await self._kept(event, is_again=is_again)) is None:
+            is_again = True
+            await self.bus.clock.sleep_ms(WRITE_AGAIN_MS)
+        return is_kept
+
+    async def _kept(self, event: Entry, *, is_again: bool) -> bool | None:
+        """Handle an outcome that is not stored yet; return whether it is what is stored, None where it is not known."""
+        saga: Saga | None = None
+        async with self._turns.of(event.saga):
+            cached = self._cache.get(event.saga)
+            handling = Handling(event, cached, is_again=is_again, is_told=True)
             try:
-                seq = await self.book.outcome(name, ticket, node, said)
-                break
-            except (NotConnected, Overloaded) as error:  # what a node has done is worth waiting for
-                log.info("saga.not_written", saga=name, error=error.text)
-                await self.bus.clock.sleep_ms(WRITE_AGAIN_MS)
-        self.offers.decided(name, ticket)
-        if seq is None:
-            self._cache.forget(name)
-        await self.drive(Entry(name, seq or 0, self.now_ms(), said, ticket, node), is_again=seq is None)
-        return seq is not None
+                saga = await self._handled(event.saga, handling)
+            except AntiphonError as error:
+                if handling.is_kept is not None:
+                    self._not_driven(event, error)
+                elif isinstance(error, NotConnected | Overloaded):  # what a node has done is worth waiting for
+                    log.info("saga.not_written", saga=event.saga, error=error.text)
+                    self._cache.forget(event.saga)
+                else:
+                    raise
+        if handling.is_kept is not None and event.ticket is not None:
+            self.offers.decided(event.saga, event.ticket)
+        if saga is not None:
+            self._offer(saga)
+        return handling.is_kept
 
     async def _fired(self, entry: Entry) -> bool:
         """Go on with a saga whose timer has fired: nobody has moved it, or its time has come."""
@@ -400,28 +423,15 @@ class SagaDriver:
         self._cache.keep(saga)
 
     def _tell(self, saga: Saga, turn: SagaTurn, **said: str | None) -> None:
-        start, end = saga.start, saga.end
+        start = saga.start
         if start is None:
             return
-        state = saga_view.state_of(saga, self.now_ms())
         if turn is not SagaTurn.STARTED:
+            state = saga_view.state_of(saga, self.now_ms())
             say = log.warning if turn is SagaTurn.PARKED else log.info
             say("saga.moved", turn=str(turn), saga=saga.id, name=start.definition.name, state=str(state), **said)
         if self.facts.is_on:
-            self.facts.tell(
-                SagaMoved(
-                    saga=saga.id,
-                    name=start.definition.name,
-                    caller=start.caller,
-                    turn=turn,
-                    state=state,
-                    at_ms=self.now_ms(),
-                    took_ms=max(0, self.now_ms() - saga.started_ms),
-                    cause=None if end is None else end.cause,
-                    left=() if end is None else end.left,
-                    **said,
-                )
-            )
+            self.facts.tell(saga_view.moved(saga, start, turn, self.now_ms(), **said))
 
     def _spawn(self, work: Coroutine[Any, Any, object], what: str) -> asyncio.Task[object]:
         task = asyncio.get_running_loop().create_task(work, name=f"sagas:{what}")

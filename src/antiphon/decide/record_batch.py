@@ -148,11 +148,12 @@ def _history(message: Taken, batch: Batch, prefix: str, _hide: Hide) -> None:
     place = _place(batch.stream, message, 0)
     batch.facts += 1
     try:
-        row = saga_rows.row(message.subject, message.data, place, prefix)
+        rows_ = list(saga_rows.rows(message.subject, message.data, place, prefix))
     except (ValidationError, AntiphonError, ValueError, OverflowError) as error:
         batch.bury(place, message.subject, message.data, str(error))
         return
-    batch.add("saga_events", row)
+    for row in rows_:
+        batch.add("saga_events", row)
 
 
 def _bucket(message: Taken, batch: Batch, prefix: str, _hide: Hide) -> None:

@@ -56,6 +56,7 @@ from antiphon.messages.saga_history import (
     StepCommanded,
     StepDone,
     StepOutcome,
+    StepTold,
     StepVoided,
 )
 
@@ -101,7 +102,19 @@ class Void(msgspec.Struct, frozen=True, gc=False):
         return {"ticket": str(self.ticket), "node": self.node}
 
 
-Move = Append | Void
+class Keep(msgspec.Struct, frozen=True, gc=False):
+    """Write an outcome that nothing follows from yet, if there is none yet."""
+
+    event: StepOutcome
+    ticket: Ticket
+    node: str
+
+    def keys(self) -> dict[str, str]:
+        """Return the keys of its subject besides the saga."""
+        return {"ticket": str(self.ticket), "node": self.node}
+
+
+Move = Append | Void | Keep
 
 
 def fold(saga: Saga, entry: Entry) -> Saga:
@@ -373,9 +386,9 @@ def _said(saga: Saga, entry: Entry) -> dict[str, Any]:
         case None:
             return {"is_foreign": True}
         case SagaStarted() as start:
-            return _begun(saga, start, entry.at_ms)
+            return _begun(saga, entry, start)
         case SagaEnded() as end:
-            return {"end": end, "ended_ms": entry.at_ms}
+            return {"end": end, "ended_ms": entry.at_ms} | _told(saga, entry, end.told)
         case SagaOrdered() as order:
             return {"orders": _ordered(saga, Order(entry.nonce, entry.seq, entry.at_ms, order))}
         case _:
@@ -386,9 +399,10 @@ def _said_of(saga: Saga, entry: Entry, ticket: Ticket) -> dict[str, Any]:
     seq, at_ms = entry.seq, entry.at_ms
     match entry.event:
         case StepCommanded() as command:
-            return {"commands": _with(saga.commands, ticket, Command(ticket, entry.node, seq, at_ms, command))}
-        case StepOutcome() | StepVoided() as told:
-            return {"outcomes": _with(saga.outcomes, (ticket, entry.node), Stored(seq, at_ms, told))}
+            commands = _with(saga.commands, ticket, Command(ticket, entry.node, seq, at_ms, command))
+            return {"commands": commands} | _told(saga, entry, command.told)
+        case StepOutcome() | StepVoided() as said:
+            return {"outcomes": _with(saga.outcomes, (ticket, entry.node), Stored(seq, at_ms, said))}
         case SagaParked() as parked:
             return {"parks": _with(saga.parks, ticket, Stored(seq, at_ms, parked))}
         case SagaResumed() as resumed:
@@ -397,13 +411,31 @@ def _said_of(saga: Saga, entry: Entry, ticket: Ticket) -> dict[str, Any]:
             return {}
 
 
-def _begun(saga: Saga, start: SagaStarted, at_ms: int) -> dict[str, Any]:
+def _begun(saga: Saga, entry: Entry, start: SagaStarted) -> dict[str, Any]:
     try:
         laid_out = known(start.definition).plan
     except InvalidSaga:  # it was checked before it was stored, by rules that this version does not know
         laid_out = None
     is_foreign = saga.is_foreign or laid_out is None or any(step.node is None for step in start.definition.steps)
-    return {"start": start, "plan": laid_out, "started_ms": at_ms, "is_foreign": is_foreign}
+    begun = {"start": start, "plan": laid_out, "started_ms": entry.at_ms, "is_foreign": is_foreign}
+    if start.first is None or laid_out is None:
+        return begun
+    number = laid_out.number(start.first.step)
+    ticket, node = Ticket(number, Way.FORTH), laid_out.step(number).node or ""
+    first = Command(ticket, node, entry.seq, entry.at_ms, start.first)
+    return begun | {"commands": _with(saga.commands, ticket, first)}
+
+
+def _told(saga: Saga, entry: Entry, told: StepTold | None) -> dict[str, Any]:
+    """Return the outcomes with one that came with a link."""
+    ticket = None if told is None else Ticket.parse(told.ticket)
+    if told is None or ticket is None:
+        return {}
+    key = (ticket, told.node)
+    there = saga.outcomes.get(key)
+    if there is not None and there.is_link:
+        return {}
+    return {"outcomes": {**saga.outcomes, key: Stored(entry.seq, entry.at_ms, told.said, is_link=True)}}
 
 
 def _ordered(saga: Saga, order: Order) -> tuple[Order, ...]:

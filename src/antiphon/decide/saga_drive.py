@@ -11,6 +11,8 @@ The caller makes each effect, tells what came of it, and asks for the next:
 
     handling = Handling(entry, cached, is_again=redelivered)
     while not isinstance(effect := handling.next(now_ms), Done | GiveBack): ...
+
+The event is stored already, but for an outcome that a node has just told: that is stored with what follows from it.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ from typing import Final
 
 import msgspec
 
-from antiphon.decide.saga import Append, Move, fold, has_round_to_come, moves, wake_ms
+from antiphon.decide.saga import Move, Void, fold, has_round_to_come, moves, wake_ms
 from antiphon.decide.saga_log import Entry
 from antiphon.decide.saga_retry import Dice, dice_of
 from antiphon.decide.saga_state import Saga
+from antiphon.decide.saga_together import followed
 from antiphon.messages.saga_history import (
     SagaEnded,
     SagaOrdered,
@@ -90,6 +93,7 @@ class Handling:
         entry: the event.
         cached: what this coordinator knows of the saga, None where it knows nothing.
         is_again: whether the event was delivered before: whatever was done then is in the streams.
+        is_told: whether it is an outcome that is not stored yet, which is to be done first.
         dice: as for `moves`.
     """
 
@@ -100,14 +104,27 @@ class Handling:
         "_is_armed",
         "_is_followed",
         "_is_fresh",
+        "_is_told",
         "_reads",
         "_saga",
         "_sent",
+        "is_kept",
     )
 
-    def __init__(self, entry: Entry, cached: Saga | None, *, is_again: bool = False, dice: Dice = dice_of) -> None:
+    def __init__(
+        self,
+        entry: Entry,
+        cached: Saga | None,
+        *,
+        is_again: bool = False,
+        is_told: bool = False,
+        dice: Dice = dice_of,
+    ) -> None:
         self._entry = entry
         self._dice = dice
+        self._is_told = is_told
+        self.is_kept: bool | None = None
+        """Whether the outcome that was told is what is stored of its command; None as long as nobody knows."""
         self._saga: Saga | None = None
         self._is_fresh = False
         self._is_followed = False
@@ -118,8 +135,11 @@ class Handling:
         self._sent: Move | None = None
         if is_again:
             return
-        if isinstance(entry.event, SagaStarted):  # its first delivery: there was nothing before it
+        if is_told:
+            self._saga = cached
+        elif isinstance(entry.event, SagaStarted):  # its first delivery: there was nothing before it
             self._saga = cached if cached is not None and cached.start is entry.event else fold(Saga(entry.saga), entry)
+            self._is_followed = entry.event.first is not None
         elif isinstance(entry.event, StepOutcome | StepVoided) and cached is not None:
             self._saga = fold(cached, entry)
 
@@ -133,6 +153,14 @@ class Handling:
         saga = self._saga
         if saga is None:
             return self._load()
+        if self._is_told and self.is_kept is None:
+            effect = self._told(saga, now_ms)
+            if effect is not None:
+                return effect
+        return self._driven(saga, now_ms)
+
+    def _driven(self, saga: Saga, now_ms: int) -> Effect:
+        """Return what follows from all that is stored."""
         if saga.is_foreign and saga.end is None:
             return GiveBack(FOREIGN_MS)
         for move in moves(saga, now_ms, self._dice)[:1]:
@@ -145,9 +173,9 @@ class Handling:
         return self._armed(saga, now_ms)
 
     def loaded(self, entries: Iterable[Entry]) -> None:
-        """Take what was read of the saga; the event itself counts as read, for it was stored."""
+        """Take what was read of the saga; the event itself counts as read, if it was stored."""
         saga = Saga(self._entry.saga)
-        for entry in (*entries, self._entry):
+        for entry in entries if self._is_told else (*entries, self._entry):
             saga = fold(saga, entry)
         self._saga, self._is_fresh, self._is_followed = saga, True, False
 
@@ -158,7 +186,9 @@ class Handling:
         assert saga is not None
         entry = Entry(saga.id, seq, at_ms, move.event, move.ticket, move.node)
         self._saga, self._sent = fold(saga, entry), None
-        self._is_followed = not isinstance(move, Append) or isinstance(move.event, StepCommanded)
+        if self._is_told and self.is_kept is None:  # nothing else was sent before
+            self.is_kept = True
+        self._is_followed = isinstance(move, Void) or isinstance(move.event, StepCommanded)
         self._is_fresh = self._is_fresh and self._is_followed
 
     def refused(self) -> None:
@@ -172,6 +202,22 @@ class Handling:
     def answered(self) -> None:
         """Take that whoever waits was told."""
         self._is_answered = True
+
+    def _told(self, saga: Saga, now_ms: int) -> Effect | None:
+        """Return what stores the outcome that was told, None where that is decided."""
+        entry = self._entry
+        assert entry.ticket is not None
+        command, there = saga.commands.get(entry.ticket), saga.outcomes.get((entry.ticket, entry.node))
+        if there is not None:
+            self.is_kept = there.said == entry.event
+        elif saga.end is None and command is not None and command.node == entry.node:
+            self._sent = followed(saga, entry, now_ms, self._dice)
+            return Write(self._sent)
+        elif not self._is_fresh:
+            return self._load()
+        else:  # it is over, or it never was
+            self.is_kept = False
+        return None
 
     def _load(self) -> Effect:
         self._reads += 1

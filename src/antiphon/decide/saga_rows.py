@@ -1,8 +1,13 @@
-"""The row that a message of a saga's history becomes; its time is the broker's, as everything in a history."""
+"""The rows that a message of a saga's history becomes; their time is the broker's, as everything in a history.
+
+Each becomes one, and one more for what is stored with it: the first command of a start, the outcome that a link
+follows from.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from antiphon.decide.record_rows import Place, Row
@@ -36,16 +41,30 @@ reads as one: an outcome that is unknown.
 """
 
 
-def row(subject: str, data: bytes, place: Place, prefix: str) -> Row:
-    """Return the row of `saga_events`; raises `Malformed` for a subject that is none of a history."""
+def rows(subject: str, data: bytes, place: Place, prefix: str) -> Iterator[Row]:
+    """Yield the rows of `saga_events`; raises `Malformed` for a subject that is none of a history."""
     for kind, event in EVENTS.items():
         try:
             keys = kind.route.template.parse(subject, prefix=prefix)
         except AntiphonError:
             continue
         fact: Any = kind.__pydantic_validator__.validate_json(data)
-        return (*place.row(place.at_ms), keys["saga"], event, keys.get("ticket"), *_told(fact, keys))
+        yield _row(event, fact, place, keys)
+        if isinstance(fact, SagaStarted) and fact.first is not None:
+            node = next((one.node for one in fact.definition.steps if one.name == fact.first.step), None)
+            ticket = fact.first.key.rpartition("/")[2]
+            behind = replace(place, index=place.index + 1, writer=ticket)
+            yield _row("commanded", fact.first, behind, keys | {"ticket": ticket, "node": node or ""})
+        elif isinstance(fact, StepCommanded | SagaEnded) and fact.told is not None:
+            told = fact.told
+            behind = replace(place, index=place.index + 1, writer=told.node)
+            yield _row("outcome", told.said, behind, keys | {"ticket": told.ticket, "node": told.node})
+        return
     raise Malformed(f"{subject[:120]!r} is no subject of a saga's history")
+
+
+def _row(event: str, fact: Any, place: Place, keys: Mapping[str, str]) -> Row:
+    return (*place.row(place.at_ms), keys["saga"], event, keys.get("ticket"), *_told(fact, keys))
 
 
 def _told(fact: Any, keys: Mapping[str, str]) -> Row:

@@ -68,11 +68,16 @@ class Command(msgspec.Struct, frozen=True, gc=False):
 
 
 class Stored(msgspec.Struct, Generic[E], frozen=True, gc=False):
-    """What was said, and where and when it was stored."""
+    """What was said, and where and when it was stored.
+
+    Attributes:
+        is_link: whether it came with a link of the chain, so that no other outcome of the same command counts.
+    """
 
     seq: int
     at_ms: int
     said: E
+    is_link: bool = False
 
 
 class Order(msgspec.Struct, frozen=True, gc=False):

@@ -14,7 +14,8 @@ from pydantic_core import to_json
 from antiphon.decide.saga_plan import Plan
 from antiphon.decide.saga_state import Fate, Saga, Standing, cause, standing
 from antiphon.messages.saga_desk import HISTORY_MAX, SagaEventLine, SagaLine, SagaState, SagaView
-from antiphon.messages.saga_history import Ended, SagaCause, SagaEnded, SagaStepLine
+from antiphon.messages.saga_facts import SagaMoved, SagaTurn
+from antiphon.messages.saga_history import Ended, SagaCause, SagaEnded, SagaStarted, SagaStepLine
 
 RESULTS_BYTES_MAX: Final = 256 * 1024
 """Of all results in one end; those that do not fit are named."""
@@ -92,6 +93,23 @@ def line(saga: Saga, now_ms: int) -> SagaLine | None:
         total=len(whole.steps),
         step=None if at is None or whole.ended_ms is not None else at.step,
         text=at.text if at is not None and at.is_parked else _why(whole.cause),
+    )
+
+
+def moved(saga: Saga, start: SagaStarted, turn: SagaTurn, now_ms: int, **said: str | None) -> SagaMoved:
+    """Return what is told of a saga that has begun, was parked, went on or has ended."""
+    end = saga.end
+    return SagaMoved(
+        saga=saga.id,
+        name=start.definition.name,
+        caller=start.caller,
+        turn=turn,
+        state=state_of(saga, now_ms),
+        at_ms=now_ms,
+        took_ms=max(0, now_ms - saga.started_ms),
+        cause=None if end is None else end.cause,
+        left=() if end is None else end.left,
+        **said,
     )
 
 

@@ -3,10 +3,12 @@
 `sagas` holds the *chain* `saga.<saga>.k.>`: the start, every command, every time it was parked and went on, its end.
 Each link is written by compare-and-set on the last sequence over the whole chain, so two coordinators that decide at
 once cannot both be right. Orders of operators (`x`) and offers of what may be offered once (`d`) stand beside it.
-`outcomes` holds one message for each command, what its node has told or, when its time had passed, that it is unknown:
-the server takes the first and refuses the second. `timers` holds the one timer of each saga. A *ticket* is a step's
-number, counted from 1, `f` for doing or `b` for undoing it, and from the second command for the same on its round:
-`2f`, `2b`, `2b2`.
+`outcomes` holds what became of commands, what a node has told or, when its time had passed, that it is unknown: of each
+the server takes the first and refuses the second. An outcome that a link follows from stands in the link instead, which
+is one write where it were two; it counts more than one that stands by itself, for whoever wrote the link had seen none,
+and whoever acts on the other one has to write a link first. `timers` holds the one timer of each saga. A *ticket* is a
+step's number, counted from 1, `f` for doing or `b` for undoing it, and from the second command for the same on its
+round: `2f`, `2b`, `2b2`.
 
 Time in a history is the broker's: the stamp of each stored message. Nothing in a body is a time of day.
 """
@@ -48,6 +50,7 @@ Ended = Literal["completed", "compensated", "abandoned"]
 Mending = Literal["retry", "skip", "resolve"]
 """What an operator can do about a step at which a saga is parked."""
 Ordered = Literal["cancel", "pause", "resume", "retry", "skip", "resolve", "abandon"]
+FOLLOWED: Final = "the outcome that this follows from, where that is stored here; else it stands by itself"
 ENDED_AT: Final = "the sequence of the saga's end, whose history is to be forgotten then; 0: it is to be looked at"
 Fated = Literal["waiting", "running", "succeeded", "failed", "unknown", "skipped"]
 
@@ -56,21 +59,32 @@ def _chain(rest: str, stream: str = SAGAS) -> Route:
     return Route(Template(f"saga.<saga>.{rest}"), sent_by=MASTERS, read_by=MASTERS, stream=stream)
 
 
-class SagaStarted(Fact):
-    """A saga was taken in, whole; it is driven from this alone."""
+class _Told(BaseModel):
+    """What an outcome says besides what it is."""
 
-    route = _chain("k.start")
-    size_max: ClassVar[int] = 384 * 1024
+    result: Json = None
+    code: Code | None = Field(default=None, description="the wire code of the error")
+    text: Label | None = None
+    retryable: bool = Field(default=True, description="whether the same command could succeed later")
+    attempts: Attempts = Field(default=1, description="runs of the handler")
+    took_ms: Count = 0
+    instance: Name | None = None
 
-    definition: SagaDefinition = Field(description="with a node for each step, also where one was picked")
-    input: Params = Field(default_factory=dict)
-    caller: Name = Field(description="who counts: the principal, where a delegate has submitted for him")
-    groups: Groups | None = Field(default=None, description="what the caller belonged to when it was submitted")
-    delegate: Name | None = None
-    digest: Digest = Field(description="of what was submitted; the same id with another one is refused")
-    delay_ms: int = Field(default=0, ge=0, le=DELAY_MS_MAX, description="it begins so long after this was stored")
-    start_at_ms: Count = Field(default=0, description="it begins no earlier than this, UTC")
-    reply: Reply | None = Field(default=None, description="where its end is awaited")
+
+class StepOutcome(_Told, Fact):
+    """What became of a command, as its node has told; the stream takes one for each command."""
+
+    route = Route(Template("outcome.<saga>.<ticket>.<node>"), sent_by=MASTERS, read_by=MASTERS, stream=OUTCOMES)
+
+    outcome: Literal["succeeded", "failed", "unknown"]
+
+
+class StepTold(Message):
+    """What became of a command, where what follows from it is stored with it in one message, and so at once."""
+
+    ticket: TicketText
+    node: Name
+    said: StepOutcome
 
 
 class StepDone(Message):
@@ -102,6 +116,27 @@ class StepCommanded(Fact):
     groups: Groups | None = None
     delegate: Name | None = None
     undo: StepDone | None = Field(default=None, description="what is to be undone; None: the step is to be done")
+    told: StepTold | None = Field(default=None, description=FOLLOWED)
+
+
+class SagaStarted(Fact):
+    """A saga was taken in, whole; it is driven from this alone."""
+
+    route = _chain("k.start")
+    size_max: ClassVar[int] = 384 * 1024
+
+    definition: SagaDefinition = Field(description="with a node for each step, also where one was picked")
+    input: Params = Field(default_factory=dict)
+    caller: Name = Field(description="who counts: the principal, where a delegate has submitted for him")
+    groups: Groups | None = Field(default=None, description="what the caller belonged to when it was submitted")
+    delegate: Name | None = None
+    digest: Digest = Field(description="of what was submitted; the same id with another one is refused")
+    delay_ms: int = Field(default=0, ge=0, le=DELAY_MS_MAX, description="it begins so long after this was stored")
+    start_at_ms: Count = Field(default=0, description="it begins no earlier than this, UTC")
+    reply: Reply | None = Field(default=None, description="where its end is awaited")
+    first: StepCommanded | None = Field(
+        default=None, description="the command for the first step, as if it were stored right after this"
+    )
 
 
 class SagaParked(Fact):
@@ -170,6 +205,7 @@ class SagaEnded(Fact):
     results: Results = Field(default_factory=dict, description="by step, of a completed saga")
     cut: Steps = Field(default=(), description="steps whose results did not fit into the bound")
     left: Steps = Field(default=(), description="steps that were or may have been done and are not undone")
+    told: StepTold | None = Field(default=None, description=FOLLOWED)
 
 
 class SagaOrdered(Fact):
@@ -209,26 +245,6 @@ class SagaTimerFired(Fact):
 
     at_ms: Count = Field(default=0, description="what it had been set to")
     end: Count = Field(default=0, description=ENDED_AT)
-
-
-class _Told(BaseModel):
-    """What an outcome says besides what it is."""
-
-    result: Json = None
-    code: Code | None = Field(default=None, description="the wire code of the error")
-    text: Label | None = None
-    retryable: bool = Field(default=True, description="whether the same command could succeed later")
-    attempts: Attempts = Field(default=1, description="runs of the handler")
-    took_ms: Count = 0
-    instance: Name | None = None
-
-
-class StepOutcome(_Told, Fact):
-    """What became of a command, as its node has told; the stream takes one for each command."""
-
-    route = Route(Template("outcome.<saga>.<ticket>.<node>"), sent_by=MASTERS, read_by=MASTERS, stream=OUTCOMES)
-
-    outcome: Literal["succeeded", "failed", "unknown"]
 
 
 class StepVoided(_Told, Fact):
