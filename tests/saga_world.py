@@ -99,7 +99,7 @@ class World:
         ask = SagaSubmit(id=ID, definition=self.definition, delay_ms=self.delay_ms, wait=True)
         start = saga_desk.begin(ask, "web", lambda step: "any", reply="_I.web.0.0")
         if self.is_joint:
-            start = commanded(ID, start, self.now_ms)
+            start, _ = commanded(ID, start, self.now_ms)
         assert self.take(Append(start, 0)) == 1
         assert self.take(Append(start, 0)) is None, "submitted twice is submitted once"
 

@@ -260,7 +260,7 @@ def joint(saga: Saga) -> Journal:
     """A saga that was begun together with its first command."""
     journal = Journal(ID)
     start = SagaStarted(definition=saga.definition, caller="web", digest="0" * 64, reply="_I.web.0.0")
-    assert journal.append(commanded(ID, start, NOON_MS), 0, NOON_MS) == 1
+    assert journal.append(commanded(ID, start, NOON_MS)[0], 0, NOON_MS) == 1
     return journal
 
 
@@ -333,7 +333,7 @@ def test_what_was_told_and_may_have_been_stored_is_looked_for() -> None:
 
 def test_one_that_begins_later_has_no_command_yet() -> None:
     start = SagaStarted(definition=TWO.definition, caller="web", digest="0" * 64, delay_ms=1)
-    assert commanded(ID, start, NOON_MS).first is None
+    assert commanded(ID, start, NOON_MS) == (start, False)
 
 
 def test_whoever_is_overtaken_too_often_gives_the_event_back() -> None:

@@ -9,6 +9,7 @@ from collections import OrderedDict
 
 from pydantic_core import to_json
 
+from antiphon.decide.saga_known import known
 from antiphon.decide.saga_state import Saga
 
 
@@ -56,7 +57,7 @@ def _more(saga: Saga, before: Saga) -> int:
     size = sum(len(to_json(one.said.params)) for ticket, one in saga.commands.items() if ticket not in before.commands)
     size += sum(len(to_json(one.said.result)) for key, one in saga.outcomes.items() if key not in before.outcomes)
     if saga.start is not None and before.start is None:
-        size += len(to_json(saga.start))
+        size += known(saga.start.definition).size + len(to_json(saga.start.input))
     if saga.end is not None and before.end is None:
         size += len(to_json(saga.end.results))
     return size

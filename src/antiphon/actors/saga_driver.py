@@ -133,7 +133,8 @@ class SagaDriver:
             raise Overloaded("what is left of the streams is for sagas that run", retry_after_ms=self.limits.look_ms)
         # the timer first: a saga that began and has none would stand where this master dies
         now_ms = self.now_ms()
-        start, armed_ms = commanded(saga, start, now_ms), now_ms + self.limits.lease_ms
+        armed_ms = now_ms + self.limits.lease_ms
+        start, is_all = commanded(saga, start, now_ms)
         arming = asyncio.ensure_future(self.book.arm(saga, armed_ms, is_first=True))
         try:
             seq = await self.book.make(saga, Append(start, 0))
@@ -147,7 +148,10 @@ class SagaDriver:
         begun = fold(Saga(saga), entry)
         self._cache.keep(begun)
         self._tell(begun, SagaTurn.STARTED)
-        await self.drive(entry)
+        if is_all:
+            self._offer(begun)
+        else:
+            await self.drive(entry)
         return True
 
     async def order(self, name: str, said: SagaOrdered) -> None:

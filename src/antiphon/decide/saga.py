@@ -157,6 +157,8 @@ def has_round_to_come(saga: Saga, now_ms: int, dice: Dice = dice_of) -> bool:
     """Whether a command waits for its time to be given again, which may be earlier than the timer was set to."""
     if saga.start is None or saga.plan is None or saga.end is not None or saga.is_paused:
         return False
+    if all(one.said.outcome == "succeeded" for one in saga.outcomes.values()):
+        return False
     now_ms = max(now_ms, saga.newest_ms)
     return any(at_ms > now_ms for at_ms in _Turn(saga, saga.plan, now_ms, dice).rounds())
 

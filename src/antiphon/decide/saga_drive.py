@@ -26,7 +26,7 @@ from antiphon.decide.saga import Move, Void, fold, has_round_to_come, moves, wak
 from antiphon.decide.saga_log import Entry
 from antiphon.decide.saga_retry import Dice, dice_of
 from antiphon.decide.saga_state import Saga
-from antiphon.decide.saga_together import followed
+from antiphon.decide.saga_together import followed, is_all
 from antiphon.messages.saga_history import (
     SagaEnded,
     SagaOrdered,
@@ -100,10 +100,12 @@ class Handling:
     __slots__ = (
         "_dice",
         "_entry",
+        "_is_all",
         "_is_answered",
         "_is_armed",
         "_is_followed",
         "_is_fresh",
+        "_is_rested",
         "_is_told",
         "_reads",
         "_saga",
@@ -133,6 +135,10 @@ class Handling:
         self._is_armed = False
         self._reads = 0
         self._sent: Move | None = None
+        self._is_all = False
+        """Whether nothing is left to do once what was sent is stored."""
+        self._is_rested = False
+        """Whether nothing is left to do."""
         if is_again:
             return
         if is_told:
@@ -163,8 +169,9 @@ class Handling:
         """Return what follows from all that is stored."""
         if saga.is_foreign and saga.end is None:
             return GiveBack(FOREIGN_MS)
-        for move in moves(saga, now_ms, self._dice)[:1]:
-            self._sent = move
+        found = () if self._is_rested else moves(saga, now_ms, self._dice)
+        for move in found[:1]:
+            self._sent, self._is_all = move, is_all(found)
             return Write(move)
         if not (self._is_fresh or self._is_followed or saga.end is not None):
             return self._load()  # that there is nothing to do only a fresh read can say
@@ -177,7 +184,7 @@ class Handling:
         saga = Saga(self._entry.saga)
         for entry in entries if self._is_told else (*entries, self._entry):
             saga = fold(saga, entry)
-        self._saga, self._is_fresh, self._is_followed = saga, True, False
+        self._saga, self._is_fresh, self._is_followed, self._is_rested = saga, True, False, False
 
     def written(self, seq: int, at_ms: int) -> None:
         """Take that the move was stored, where and, as this coordinator's clock has it, when; a read corrects that."""
@@ -190,10 +197,12 @@ class Handling:
             self.is_kept = True
         self._is_followed = isinstance(move, Void) or isinstance(move.event, StepCommanded)
         self._is_fresh = self._is_fresh and self._is_followed
+        self._is_rested = self._is_all
 
     def refused(self) -> None:
         """Take that the move was not stored, or that nobody knows: the streams say, and it is decided again."""
         self._sent = self._saga = None
+        self._is_rested = False
 
     def armed(self) -> None:
         """Take that the saga's timer is set, by this or by another one."""
@@ -211,7 +220,7 @@ class Handling:
         if there is not None:
             self.is_kept = there.said == entry.event
         elif saga.end is None and command is not None and command.node == entry.node:
-            self._sent = followed(saga, entry, now_ms, self._dice)
+            self._sent, self._is_all = followed(saga, entry, now_ms, self._dice)
             return Write(self._sent)
         elif not self._is_fresh:
             return self._load()

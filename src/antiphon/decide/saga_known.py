@@ -28,8 +28,10 @@ KNOWN_BYTES_MAX: Final = 16 * 1024
 class Known:
     """One definition, and what follows from it."""
 
-    def __init__(self, definition: SagaDefinition) -> None:
+    def __init__(self, definition: SagaDefinition, size: int) -> None:
         self.definition = definition
+        self.size = size
+        """Bytes of its JSON."""
 
     @cached_property
     def plan(self) -> Plan:
@@ -57,25 +59,29 @@ class Known:
 
 remembered: Final[OrderedDict[bytes, Known]] = OrderedDict()
 """By the bytes of its JSON, the one that was asked for longest ago first."""
-_asked: list[Known] = []
-"""The last answer: taking a saga in asks several times of the same definition."""
+ASKED_MAX: Final = 64
+_asked: Final[dict[int, tuple[SagaDefinition, Known]]] = {}
+"""The last answers, by the very definition: taking a saga in asks several times of it, and so do many at once."""
 
 
 def known(definition: SagaDefinition) -> Known:
     """Return what follows from a definition."""
-    if _asked and _asked[0].definition is definition:
-        return _asked[0]
+    asked = _asked.get(id(definition))
+    if asked is not None:  # it is kept, so nothing else has its id
+        return asked[1]
     raw = to_json(definition)
     found = remembered.get(raw)
     if found is None:
-        found = Known(definition)
+        found = Known(definition, len(raw))
         if len(raw) <= KNOWN_BYTES_MAX:
             remembered[raw] = found
             if len(remembered) > KNOWN_MAX:
                 remembered.popitem(last=False)
     else:
         remembered.move_to_end(raw)
-    _asked[:] = [found]
+    if len(raw) > KNOWN_BYTES_MAX or len(_asked) >= ASKED_MAX:  # at most one that is large
+        _asked.clear()
+    _asked[id(definition)] = (definition, found)
     return found
 
 
