@@ -84,7 +84,7 @@ class Faults(RuleBasedStateMachine):
         tellings = self.world.tellings
         if tellings:
             telling = tellings[at % len(tellings)] if is_again else tellings.pop(at % len(tellings))
-            self.world.report(self.world.coordinators[who], telling)
+            self.world.report(self.world.coordinators[who], telling, is_again=is_again)
 
     @rule(at=at)
     def a_node_lies_about_another(self, at: int) -> None:

@@ -228,7 +228,7 @@ class World:
         if seq is not None:
             self.events.append(Event(self.journal.entries(OUTCOMES)[-1]))
 
-    def report(self, who: Coordinator, telling: tuple[Entry, StepOutcome]) -> None:
+    def report(self, who: Coordinator, telling: tuple[Entry, StepOutcome], *, is_again: bool = False) -> None:
         """Let an outcome arrive at a coordinator that has to store it; if it dies the node tells it again, or never."""
         task, said = telling
         if who.handling is not None:
@@ -236,7 +236,7 @@ class World:
             return
         entry = Entry(ID, 0, self.now_ms - who.lag_ms, said, task.ticket, task.node)
         who.event = Event(entry)
-        who.handling = Handling(entry, who.cache, is_told=True)
+        who.handling = Handling(entry, who.cache, is_again=is_again, is_told=True)
 
     def judge(self, order: str, step: str | None = None, outcome: str = "succeeded") -> None:
         """Let an operator give an order that makes sense now; it is stored later."""

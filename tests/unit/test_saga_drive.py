@@ -331,6 +331,14 @@ def test_what_was_told_and_may_have_been_stored_is_looked_for() -> None:
     assert handling.is_kept is True
 
 
+def test_what_could_not_be_stored_with_what_follows_is_stored_by_itself() -> None:
+    journal = joint(TWO)
+    handling = Handling(told(), None, is_again=True, is_told=True)
+    assert drive(handling, journal) == ["Load", "StepOutcome 1f", "StepCommanded 2f", "Done"]
+    assert handling.is_kept is True
+    assert broken(journal.kept, ID) == []
+
+
 def test_one_that_begins_later_has_no_command_yet() -> None:
     start = SagaStarted(definition=TWO.definition, caller="web", digest="0" * 64, delay_ms=1)
     assert commanded(ID, start, NOON_MS) == (start, False)

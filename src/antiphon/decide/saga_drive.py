@@ -22,7 +22,7 @@ from typing import Final
 
 import msgspec
 
-from antiphon.decide.saga import Move, Void, fold, has_round_to_come, moves, wake_ms
+from antiphon.decide.saga import Keep, Move, Void, fold, has_round_to_come, moves, wake_ms
 from antiphon.decide.saga_log import Entry
 from antiphon.decide.saga_retry import Dice, dice_of
 from antiphon.decide.saga_state import Saga
@@ -92,7 +92,8 @@ class Handling:
     Args:
         entry: the event.
         cached: what this coordinator knows of the saga, None where it knows nothing.
-        is_again: whether the event was delivered before: whatever was done then is in the streams.
+        is_again: whether the event was delivered before: whatever was done then is in the streams. Of an outcome that
+            was told, that to store it with what follows has failed: it is stored by itself.
         is_told: whether it is an outcome that is not stored yet, which is to be done first.
         dice: as for `moves`.
     """
@@ -100,6 +101,7 @@ class Handling:
     __slots__ = (
         "_dice",
         "_entry",
+        "_is_again",
         "_is_all",
         "_is_answered",
         "_is_armed",
@@ -124,6 +126,7 @@ class Handling:
     ) -> None:
         self._entry = entry
         self._dice = dice
+        self._is_again = is_again
         self._is_told = is_told
         self.is_kept: bool | None = None
         """Whether the outcome that was told is what is stored of its command; None as long as nobody knows."""
@@ -220,7 +223,11 @@ class Handling:
         if there is not None:
             self.is_kept = there.said == entry.event
         elif saga.end is None and command is not None and command.node == entry.node:
-            self._sent, self._is_all = followed(saga, entry, now_ms, self._dice)
+            if self._is_again:  # where what follows cannot be stored, say its stream is full, this may be
+                assert isinstance(entry.event, StepOutcome)
+                self._sent, self._is_all = Keep(entry.event, entry.ticket, entry.node), False
+            else:
+                self._sent, self._is_all = followed(saga, entry, now_ms, self._dice)
             return Write(self._sent)
         elif not self._is_fresh:
             return self._load()
