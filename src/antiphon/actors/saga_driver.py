@@ -131,28 +131,34 @@ class SagaDriver:
         """Store the start of a saga and drive it; return False where its id is taken. Raises `Overloaded`."""
         if not self.broker.has_room:
             raise Overloaded("what is left of the streams is for sagas that run", retry_after_ms=self.limits.look_ms)
-        # the timer first: a saga that began and has none would stand where this master dies
-        now_ms = self.now_ms()
-        armed_ms = now_ms + self.limits.lease_ms
-        start, is_all = commanded(saga, start, now_ms)
+        # the timer first: a saga that began and has none would stand where this master dies. It is sent before the
+        # start over the same connection, so once that is stored the server has it: nobody need wait for its answer
+        armed_ms = self.now_ms() + self.limits.lease_ms
+        start, is_all = commanded(saga, start, self.now_ms())
         arming = asyncio.ensure_future(self.book.arm(saga, armed_ms, is_first=True))
+        making = asyncio.ensure_future(self.book.make(saga, Append(start, 0)))
         try:
-            seq = await self.book.make(saga, Append(start, 0))
+            seq = await making
+            if seq is not None:
+                self._note_armed(saga, armed_ms)
+                await self._begun(Entry(saga, seq, self.now_ms(), start), is_all=is_all)
             await arming
+        except AntiphonError:
+            self._armed_ms.pop(saga, None)
+            raise
         finally:
             arming.cancel()
-        if seq is None:
-            return False
-        self._note_armed(saga, armed_ms)
-        entry = Entry(saga, seq, self.now_ms(), start)
-        begun = fold(Saga(saga), entry)
+            making.cancel()
+        return seq is not None
+
+    async def _begun(self, entry: Entry, *, is_all: bool) -> None:
+        begun = fold(Saga(entry.saga), entry)
         self._cache.keep(begun)
         self._tell(begun, SagaTurn.STARTED)
         if is_all:
             self._offer(begun)
         else:
             await self.drive(entry)
-        return True
 
     async def order(self, name: str, said: SagaOrdered) -> None:
         """Store an order and see to it."""
@@ -185,11 +191,10 @@ class SagaDriver:
                 saga = await self._handled(event.saga, handling)
             except AntiphonError as error:
                 self._not_driven(event, error)
-                return False
-        if saga is None:
-            return False
-        self._offer(saga)
-        return True
+                saga = None
+        if saga is not None:
+            self._offer(saga)
+        return saga is not None
 
     def _not_driven(self, event: Entry, error: AntiphonError) -> None:
         log.warning("saga.not_driven", saga=event.saga, code=error.code, error=error.text)
@@ -261,8 +266,7 @@ class SagaDriver:
         """Handle an outcome that is not stored yet; return whether it is what is stored, None where it is not known."""
         saga: Saga | None = None
         async with self._turns.of(event.saga):
-            cached = self._cache.get(event.saga)
-            handling = Handling(event, cached, is_again=is_again, is_told=True)
+            handling = Handling(event, self._cache.get(event.saga), is_again=is_again, is_told=True)
             try:
                 saga = await self._handled(event.saga, handling)
             except AntiphonError as error:
@@ -336,11 +340,10 @@ class SagaDriver:
         It says so itself where that is all that there is to do, so that nobody reads the saga again for it.
         """
         end = 0 if self.offers.may_be_once(saga) else saga.last
-        try:
+        with suppress(AntiphonError):  # then the one that is set fires, and looks again
             await self.book.arm(saga.id, at_ms, end=end)
-        except AntiphonError:  # then the one that is set fires, and looks again
-            return False
-        return True
+            return True
+        return False
 
     async def _hold(self, name: str) -> None:
         """Keep the timer from firing while this master works on a saga."""
@@ -349,9 +352,8 @@ class SagaDriver:
             return
         saga = self._cache.get(name)
         due_ms = None if saga is None else wake_ms(saga, now_ms)
-        at_ms = now_ms + self.limits.lease_ms
-        if due_ms is not None and due_ms < at_ms:
-            at_ms = due_ms
+        lease_ms = now_ms + self.limits.lease_ms
+        at_ms = lease_ms if due_ms is None else min(due_ms, lease_ms)
         with suppress(AntiphonError):
             await self.book.arm(name, at_ms)
             self._note_armed(name, at_ms)
@@ -427,8 +429,7 @@ class SagaDriver:
         self._cache.keep(saga)
 
     def _tell(self, saga: Saga, turn: SagaTurn, **said: str | None) -> None:
-        start = saga.start
-        if start is None:
+        if (start := saga.start) is None:
             return
         if turn is not SagaTurn.STARTED:
             state = saga_view.state_of(saga, self.now_ms())

@@ -3,30 +3,52 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 
 
 class Turns:
     """One event of a saga is handled at a time; of different sagas many are."""
 
     def __init__(self) -> None:
-        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._turns: dict[str, Turn] = {}
 
-    @asynccontextmanager
-    async def of(self, saga: str) -> AsyncGenerator[None, None]:
-        """Have the saga to oneself."""
-        lock, count = self._locks.get(saga, (asyncio.Lock(), 0))
-        self._locks[saga] = (lock, count + 1)
+    def of(self, saga: str) -> Turn:
+        """Return the turn at a saga, to be waited for with `async with`: then it is one's own."""
+        turn = self._turns.get(saga)
+        if turn is None:
+            turn = self._turns[saga] = Turn(self._turns, saga)
+        turn.count += 1
+        return turn
+
+
+class Turn:
+    """The turn at one saga, of whoever is at it and who waits; cheap, for it is taken at every event of every saga."""
+
+    __slots__ = ("_lock", "_saga", "_turns", "count")
+
+    def __init__(self, turns: dict[str, Turn], saga: str) -> None:
+        self._turns = turns
+        self._saga = saga
+        self._lock = asyncio.Lock()
+        self.count = 0
+        """Who is at it or waits."""
+
+    async def __aenter__(self) -> None:
+        """Wait for one's turn."""
         try:
-            async with lock:
-                yield
-        finally:
-            _, count = self._locks[saga]
-            if count == 1:
-                del self._locks[saga]
-            else:
-                self._locks[saga] = (lock, count - 1)
+            await self._lock.acquire()
+        except BaseException:
+            self._gone()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        """Let the next one."""
+        self._lock.release()
+        self._gone()
+
+    def _gone(self) -> None:
+        self.count -= 1
+        if self.count == 0:
+            del self._turns[self._saga]
 
 
 class Waiters:
