@@ -121,7 +121,7 @@ async def fabric_on(folder: Path, **settings: Any) -> AsyncIterator[Fabric]:
     async with opened(folder / "data", **(defaults | settings)) as arena, AsyncExitStack() as stack:
         told: list[IdentityAudited] = []
 
-        async def hear(fact: IdentityAudited, _keys: dict[str, str]) -> None:
+        def hear(fact: IdentityAudited, _keys: dict[str, str]) -> None:
             told.append(fact)
 
         await arena.role.bus.hear(IdentityAudited, hear)

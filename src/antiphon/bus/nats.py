@@ -30,6 +30,7 @@ from antiphon.bus.protocol import (
     Counter,
     CounterStream,
     Delivery,
+    Hand,
     Headers,
     Journal,
     JournalStream,
@@ -142,6 +143,8 @@ class NatsTransport:
             raise self._line.lost()
         self._check_size(len(data) + (size_of(headers) if headers else 0))
         try:
+            if headers is None and link.post(subject, reply, data):
+                return
             await link.publish(subject, data, reply, headers)  # type: ignore[arg-type]  # it only reads them
         except (nats.errors.Error, OSError) as error:
             raise NotConnected(f"not sent: {type(error).__name__}") from error
@@ -161,7 +164,11 @@ class NatsTransport:
 
     async def tap(self, subject: str, take: Take) -> Subscription:
         """Take what is published on a subject as it is read."""
-        return await self._subscribed(subject, None, take, None)
+        return await self._subscribed(subject, None, take=take)
+
+    async def hand(self, subject: str, hand: Hand, *, queue: str | None = None) -> Subscription:
+        """Receive what is published on a subject as it is read."""
+        return await self._subscribed(subject, queue, hand=hand)
 
     def way_of(self, delivery: Delivery) -> object:
         """Return the connection that brought a message."""
@@ -169,10 +176,16 @@ class NatsTransport:
 
     async def subscribe(self, subject: str, receive: Receive, *, queue: str | None = None) -> Subscription:
         """Receive what is published on a subject."""
-        return await self._subscribed(subject, receive, None, queue)
+        return await self._subscribed(subject, queue, receive=receive)
 
     async def _subscribed(
-        self, subject: str, receive: Receive | None, take: Take | None, queue: str | None
+        self,
+        subject: str,
+        queue: str | None,
+        *,
+        receive: Receive | None = None,
+        hand: Hand | None = None,
+        take: Take | None = None,
     ) -> NatsSubscription:
         line = self._line
         if line.is_closing:
@@ -180,8 +193,9 @@ class NatsTransport:
         self._numbers += 1
         subscription = NatsSubscription(
             subject,
-            receive,
-            take,
+            receive=receive,
+            hand=hand,
+            take=take,
             queue=queue,
             number=self._numbers,
             is_inbox=subject.startswith(self._inbox + "."),

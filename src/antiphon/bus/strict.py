@@ -5,8 +5,9 @@ and the connection stays; a ping overtakes what is pending; any complaint of the
 handshake that fails, and a server that reads no more, are waited for without end; a server that does not encrypt is
 told everything in the clear, whatever was asked for.
 
-The short way: a search of ten nodes is ten publishes and ten answers. Each answer costs stock nats-py an object, a
-queue and a turn of a task, each publish a check of two subjects, which are ours.
+The short way: a search of ten nodes is ten publishes and ten answers. Each answer costs stock nats-py a turn of a state
+machine, an object, a queue and a turn of a task; each publish a check of two subjects, a future and a turn of the task
+that writes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import nats.errors
 import structlog
 from nats.aio.client import DEFAULT_BUFFER_SIZE, PING_PROTO, Client, Srv
 from nats.aio.transport import TcpTransport
+from nats.errors import ProtocolError
+from nats.protocol.parser import Parser
 
 from antiphon.bus.protocol import Headers, Take
 
@@ -34,8 +37,72 @@ WRITE_TIMEOUT_S = 10
 """A server that takes no bytes for so long is lost: whoever sends would wait without end."""
 HANG_UP_S = 1
 """How long a goodbye may take, e.g. TLS's; then the socket is closed without one."""
+MESSAGES = (b"MSG ", b"HMSG ")
+LINE_BYTES_MAX = 1024 * 1024
+"""Bytes of a line of the server's that is no message's; its greeting names a cluster's servers."""
 Offer = Callable[[str, str, bytes, Headers | None, Any], None]
 """Called with subject, reply, payload, headers and the connection as a message is read; it must not block."""
+
+
+class Reader(Parser):
+    """nats-py's parser, with a short way for whole messages without headers; of the rest it is given one at a time."""
+
+    def __init__(self, client: StrictClient) -> None:
+        super().__init__(client)  # pyright: ignore[reportUnknownMemberType] - untyped
+        self._client = client
+        self._held: list[bytes] = []
+        """What was read of a message or line that is not whole yet; joined once, when it is."""
+        self._held_bytes = self._wanted_bytes = 0
+
+    def reset(self) -> None:
+        """Begin with a new connection."""
+        super().reset()
+        self._held, self._held_bytes, self._wanted_bytes = [], 0, 0
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Hand over every message that is whole."""
+        if self._held:
+            self._held.append(data)
+            self._held_bytes += len(data)
+            if self._held_bytes < self._wanted_bytes:
+                return
+            data = b"".join(self._held)
+            self._held.clear()
+        at, end = 0, len(data)
+        while at < end:
+            line = data.find(b"\r\n", at)
+            if line < 0:
+                if end - at > LINE_BYTES_MAX:
+                    raise ProtocolError("nats: a line without an end")
+                self._hold(data, at, end - at + 1)
+                return
+            # a message of either kind ends with the size of what follows its line
+            words = data[at:line].split() if data.startswith(MESSAGES, at) else None
+            stop = line + 2 if words is None else line + 4 + _number(words[-1])
+            if end < stop:
+                self._hold(data, at, stop - at)
+                return
+            if words is None or words[0] != b"MSG" or not self._is_delivered(words, data[line + 2 : stop - 2]):
+                await super().parse(data[at:stop])
+            at = stop
+
+    def _is_delivered(self, words: list[bytes], payload: bytes) -> bool:
+        """Hand over `MSG subject sid [reply] size`; return whether it could be; else nats-py says why not."""
+        try:
+            reply = words[3] if len(words) == 5 else b""  # noqa: PLR2004 - as above
+            return self._client.deliver(_number(words[2]), words[1], reply, payload)
+        except UnicodeDecodeError:
+            return False
+
+    def _hold(self, data: bytes, at: int, wanted_bytes: int) -> None:
+        self._held.append(data[at:])
+        self._held_bytes, self._wanted_bytes = len(data) - at, wanted_bytes
+
+
+def _number(word: bytes) -> int:
+    if not word.isdigit():
+        raise ProtocolError("nats: malformed MSG")
+    return int(word)
 
 
 class Socket(TcpTransport):
@@ -67,6 +134,14 @@ class Socket(TcpTransport):
         except BaseException:
             self.abort()
             raise
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that was written has gone, so that more may be written without waiting."""
+        writer = self._io_writer
+        return (
+            writer is not None and writer.transport.get_write_buffer_size() == 0 and not writer.transport.is_closing()
+        )
 
     async def drain(self) -> None:
         """Return when there is room for more; raise `TimeoutError` if there is none in time."""
@@ -110,12 +185,14 @@ class StrictClient(Client):
 
     def __init__(self, *, needs_tls: bool = False) -> None:
         super().__init__()
+        self._ps = Reader(self)
         self.taps: dict[int, Take] = {}
         """Subscription -> who takes its messages as they are read."""
         self.offers: dict[int, Offer] = {}
         """Subscription -> who queues its messages; nats-py's queues end with the connection."""
         self.needs_tls = needs_tls
         self._lost = asyncio.Event()
+        self._is_writing = False
 
     # -- what the server says of itself
 
@@ -192,6 +269,13 @@ class StrictClient(Client):
         if self.is_closed:  # it was, while this waited for room
             raise nats.errors.ConnectionClosedError
 
+    async def _flush_pending(self, force_flush: bool = False) -> None:
+        """Write soon; what nats-py returns of it, nobody here reads."""
+        if force_flush or not self.is_connected:
+            await super()._flush_pending(force_flush)
+        else:
+            self._write_soon()
+
     async def end(self) -> None:
         """Have everything received that had arrived, send what is left, and disconnect; in time, and for good."""
         self.options["allow_reconnect"] = False
@@ -259,31 +343,69 @@ class StrictClient(Client):
         self.stats["out_msgs"] += len(ways)
         self.stats["out_bytes"] += len(payload) * len(ways)
         await self._send_command(burst)
-        if self._flush_queue is not None and self._flush_queue.empty():
-            await self._flush_pending()
+        await self._flush_pending()
+
+    def post(self, subject: str, reply: str, payload: bytes) -> bool:
+        """Publish without headers; return False, having done nothing, where that would have to wait for room."""
+        size = len(payload)
+        if self._pending_data_size + size > self._max_pending_size or not self.is_connected:
+            return False
+        line = f"PUB {subject} {reply} {size}\r\n"
+        if len(line.split()) != (4 if reply else 3):
+            raise nats.errors.BadSubjectError
+        command = b"%b%b\r\n" % (line.encode(), payload)
+        self._pending.append(command)  # pyright: ignore[reportUnknownMemberType] - nats-py's lists name no items
+        self._pending_data_size += len(command)
+        self.stats["out_msgs"] += 1
+        self.stats["out_bytes"] += size
+        self._write_soon()
+        return True
+
+    def _write_soon(self) -> None:
+        """Write what is pending in the loop's next turn, with whatever else is published in this one."""
+        if not self._is_writing:
+            self._is_writing = True
+            asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self) -> None:
+        self._is_writing = False
+        pending = self._pending  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - as above
+        if not pending or not self.is_connected:
+            return
+        socket = self._transport
+        if isinstance(socket, Socket) and socket.is_idle:
+            self._pending = []
+            self._pending_data_size = 0
+            socket.write(pending[0] if len(pending) == 1 else b"".join(pending))  # type: ignore[no-untyped-call]
+        elif self._flush_queue is not None and self._flush_queue.empty():
+            # nats-py's own task waits until there is room
+            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+
+    def deliver(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Headers | None = None) -> bool:
+        """Hand a message to whoever takes those of its subscription; return whether that is one of ours.
+
+        Raises `UnicodeDecodeError` for a subject that is no text.
+        """
+        take = self.taps.get(sid)
+        if take is not None:
+            self._tapped(take, subject.decode(), data, headers)
+        else:
+            offer = self.offers.get(sid)
+            if offer is None:
+                return False
+            offer(subject.decode(), reply.decode(), data, headers, self)
+        self.stats["in_msgs"] += 1
+        self.stats["in_bytes"] += len(data)
+        return True
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         """Drop a message that cannot be read; stock nats-py stops reading for good, and anybody could send one."""
         try:
-            take = self.taps.get(sid)
-            if take is not None:
-                self.stats["in_msgs"] += 1
-                self.stats["in_bytes"] += len(data)
-                found: Headers | None = None
-                if headers:
-                    found = await self._process_headers(headers)  # pyright: ignore[reportUnknownMemberType] - untyped
-                self._tapped(take, subject.decode(), data, found)
-                return
-            offer = self.offers.get(sid)
-            if offer is not None:
-                self.stats["in_msgs"] += 1
-                self.stats["in_bytes"] += len(data)
-                found = None
-                if headers:
-                    found = await self._process_headers(headers)  # pyright: ignore[reportUnknownMemberType] - untyped
-                offer(subject.decode(), reply.decode(), data, found, self)
-                return
-            await super()._process_msg(sid, subject, reply, data, headers)
+            found: Headers | None = None
+            if headers and (sid in self.taps or sid in self.offers):
+                found = await self._process_headers(headers)  # pyright: ignore[reportUnknownMemberType] - untyped
+            if not self.deliver(sid, subject, reply, data, found):
+                await super()._process_msg(sid, subject, reply, data, headers)
         except (ValueError, IndexError) as error:
             # a subject that is not UTF-8, a header block of a bare or an undecodable status
             await self._error_cb(error)

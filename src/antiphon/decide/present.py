@@ -21,7 +21,7 @@ from antiphon.decide.dedupe import content_hash
 from antiphon.errors import HandlerFailed
 from antiphon.messages.handler import Found, Hit, Query
 from antiphon.messages.hit import HITS_MAX
-from antiphon.messages.lane import Load, NodeFound
+from antiphon.messages.lane import NodeFound
 from antiphon.messages.wire import WireDocument, WireLoad, WireStatistics, encode_wire
 
 REMEMBERED_MAX = 2_048
@@ -65,7 +65,7 @@ def found(returned: object) -> Found:
     if not isinstance(returned, Iterable) or isinstance(returned, (str, bytes, Mapping)):
         raise HandlerFailed(f"a search handler returns hits, not {kind}")
     try:
-        return Found([_hit(one) for one in cast("Iterable[object]", returned)])
+        return Found([one if type(one) is Hit else _hit(one) for one in cast("Iterable[object]", returned)])
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
@@ -80,7 +80,7 @@ def _hit(one: object) -> Hit:
     raise HandlerFailed(f"a search handler returns hits, one was {type(one).__name__}")
 
 
-def encode(query: Query, result: Found, load: Load, *, bytes_max: int = NodeFound.size_max) -> tuple[bytes, int]:
+def encode(query: Query, result: Found, load: WireLoad, *, bytes_max: int = NodeFound.size_max) -> tuple[bytes, int]:
     """Return the reply's JSON and how many hits were left out because of the bounds on number and bytes."""
     ours = analyser.default().id
     comparable = query.analyser == ours and result.analyser in (None, ours)
@@ -90,9 +90,7 @@ def encode(query: Query, result: Found, load: Load, *, bytes_max: int = NodeFoun
     if comparable and result.statistics is not None:
         given = result.statistics
         statistics = WireStatistics(given.docs, given.total_length, list(given.df), given.postings)
-    reply = PresentedFound(
-        hits, query.analyser if comparable else None, statistics, WireLoad(load.in_flight, load.latency_us)
-    )
+    reply = PresentedFound(hits, query.analyser if comparable else None, statistics, load)
     data = encode_wire(reply)
     if len(data) > bytes_max:
         hits[:] = _fitting(hits, bytes_max - _ENVELOPE_BYTES)
@@ -111,7 +109,8 @@ def _fitting(hits: list[PresentedHit], bytes_max: int) -> list[PresentedHit]:
 
 
 def _present(terms: tuple[str, ...], hit: Hit, comparable: bool) -> PresentedHit:
-    title, text, snippet, given, digest = hit.title, hit.text, hit.snippet, hit.counts, hit.hash
+    of = hit.__dict__  # a model's attributes take three times as long
+    title, text, snippet, given, digest = of["title"], of["text"], of["snippet"], of["counts"], of["hash"]
     if snippet is None and text:
         snippet = analyser.default().snippet(text, terms, SNIPPET_WIDTH)
     tf: Sequence[int] | None = None
@@ -127,8 +126,8 @@ def _present(terms: tuple[str, ...], hit: Hit, comparable: bool) -> PresentedHit
         tf = list(map(counted.counts.get, terms, _NONE))
         length = counted.length if text else None
         digest = digest or counted.hash
-    document = WireDocument(title, hit.url, snippet or None, hit.kind, hit.time_ms, hit.fields)
-    return PresentedHit(hit.id, document, hit.score, tf, length, digest)
+    document = WireDocument(title, of["url"], snippet or None, of["kind"], of["time_ms"], of["fields"])
+    return PresentedHit(of["id"], document, of["score"], tf, length, digest)
 
 
 class _Counted(NamedTuple):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -59,6 +60,10 @@ class Handlers:
         self._threads = Threads(threads_max, f"node:{node}")
         self._kept = 0
         """Threads that run a handler for which nobody waits any more; it cannot be cut off."""
+
+    def runner(self, handler: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+        """Return what runs a handler; found out once, for what runs often."""
+        return handler if inspect.iscoroutinefunction(handler) else partial(self.run, handler)
 
     async def run(self, handler: Callable[..., Any], *args: Any) -> Any:
         """Return what a handler returns, or raise what it raises."""

@@ -1,0 +1,110 @@
+"""What a connection's reader makes of the bytes of a server, however they are cut, against nats-py's own parser."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nats.errors import ProtocolError
+from nats.protocol.parser import Parser
+
+from antiphon.bus.strict import LINE_BYTES_MAX, Reader
+
+Event = tuple[Any, ...]
+
+
+class Heard:
+    """What a parser told its client; subscriptions with an odd number are of the short way."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def deliver(self, sid: int, subject: bytes, reply: bytes, data: bytes) -> bool:
+        _ = subject.decode() + reply.decode()
+        if sid % 2:
+            self.events.append((sid, subject, reply, data, None))
+        return sid % 2 == 1
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        self.events.append((sid, subject, reply, data, headers))
+
+    async def _process_err(self, text: str) -> None:
+        self.events.append(("err", text))
+
+    async def _process_ping(self) -> None:
+        self.events.append(("ping",))
+
+    async def _process_pong(self) -> None:
+        self.events.append(("pong",))
+
+    async def _process_info(self, info: dict[str, Any]) -> None:
+        self.events.append(("info", info))
+
+
+words = st.text("ab.\u00fc", min_size=1, max_size=9).map(str.encode)
+payloads = st.one_of(
+    st.binary(max_size=40), st.sampled_from([b"\r\n", b"MSG a 1 1\r\nx\r\n", b"PING\r\n", b"x" * 70_000])
+)
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> bytes:
+    subject, sid, payload = draw(words), draw(st.integers(1, 12)), draw(payloads)
+    reply = draw(st.one_of(st.none(), words))
+    names = b" ".join([subject, str(sid).encode(), *([reply] if reply else [])])
+    if draw(st.booleans()):
+        return b"MSG %b %d\r\n%b\r\n" % (names, len(payload), payload)
+    head = b"NATS/1.0\r\nA: b\r\n\r\n"
+    return b"HMSG %b %d %d\r\n%b%b\r\n" % (names, len(head), len(head) + len(payload), head, payload)
+
+
+control = st.sampled_from(
+    [b"PING\r\n", b"PONG\r\n", b"+OK\r\n", b"-ERR 'Permissions Violation'\r\n", b'INFO {"a":1}\r\n']
+)
+undecodable = st.just(b"MSG \xff 1 1\r\nx\r\n")
+
+
+async def parsed(parser: Any, chunks: list[bytes]) -> None:
+    for chunk in chunks:
+        await parser.parse(chunk)
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    at = sorted({place % (len(data) + 1) for place in places})
+    return [data[start:end] for start, end in zip([0, *at], [*at, len(data)], strict=True) if start < end]
+
+
+@given(
+    st.lists(st.one_of(messages(), messages(), control, undecodable), max_size=12), st.lists(st.integers(0), max_size=9)
+)
+def test_however_the_bytes_are_cut_each_message_is_heard_once_in_order(stream: list[bytes], places: list[int]) -> None:
+    data = b"".join(stream)
+    ours, stock = Heard(), Heard()
+    asyncio.run(parsed(Reader(ours), cut(data, places)))  # type: ignore[arg-type]
+    asyncio.run(parsed(Parser(stock), [data]))
+    assert ours.events == stock.events
+
+
+@pytest.mark.parametrize(
+    "line", [b"MSG a 1 x\r\n", b"MSG a one 1\r\nx\r\n", b"MSG a 1 -1\r\n", b"what\r\n", b"HMSG a 1 1 x\r\n"]
+)
+def test_what_no_server_says_ends_the_connection(line: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        asyncio.run(parsed(Reader(Heard()), [line]))  # type: ignore[arg-type]
+
+
+def test_a_line_without_an_end_is_not_kept_for_ever() -> None:
+    with pytest.raises(ProtocolError):
+        asyncio.run(parsed(Reader(Heard()), [b"INFO " + b"x" * (LINE_BYTES_MAX // 2)] * 3))  # type: ignore[arg-type]
+
+
+def test_a_new_connection_begins_anew() -> None:
+    heard = Heard()
+    reader = Reader(heard)  # type: ignore[arg-type]
+    asyncio.run(parsed(reader, [b"MSG a 1 10\r\nhalf"]))
+    reader.reset()
+    asyncio.run(parsed(reader, [b"MSG a 1 1\r\nx\r\n"]))
+    assert heard.events == [(1, b"a", b"", b"x", None)]
