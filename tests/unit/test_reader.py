@@ -8,12 +8,20 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nats.aio.client import Client
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
-from antiphon.bus.strict import LINE_BYTES_MAX, Reader
+from antiphon.bus.headers import block_of, headers_of
+from antiphon.bus.protocol import Headers
+from antiphon.bus.reader import LINE_BYTES_MAX, Reader
 
 Event = tuple[Any, ...]
+
+
+def stock_headers(block: bytes) -> dict[str, str]:
+    """What nats-py makes of a block without a status."""
+    return Client._parse_header_lines(block.removeprefix(b"NATS/1.0\r\n"))
 
 
 class Heard:
@@ -22,14 +30,14 @@ class Heard:
     def __init__(self) -> None:
         self.events: list[Event] = []
 
-    def deliver(self, sid: int, subject: bytes, reply: bytes, data: bytes) -> bool:
+    def deliver(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Headers | None = None) -> bool:
         _ = subject.decode() + reply.decode()
         if sid % 2:
-            self.events.append((sid, subject, reply, data, None))
+            self.events.append((sid, subject, reply, data, headers))
         return sid % 2 == 1
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
-        self.events.append((sid, subject, reply, data, headers))
+        self.events.append((sid, subject, reply, data, headers and stock_headers(headers)))
 
     async def _process_err(self, text: str) -> None:
         self.events.append(("err", text))
@@ -50,6 +58,14 @@ payloads = st.one_of(
 )
 
 
+HEADS = (
+    b"NATS/1.0\r\nA: b\r\n\r\n",
+    b"NATS/1.0\r\nA-b:  c : d \r\nE:\r\n\r\n",
+    b"NATS/1.0\r\nA: \xc3\xbc\r\nB c: d\r\nno colon\r\n\r\n",
+    b"NATS/1.0\r\n\r\n",
+)
+
+
 @st.composite
 def messages(draw: st.DrawFn) -> bytes:
     subject, sid, payload = draw(words), draw(st.integers(1, 12)), draw(payloads)
@@ -57,7 +73,7 @@ def messages(draw: st.DrawFn) -> bytes:
     names = b" ".join([subject, str(sid).encode(), *([reply] if reply else [])])
     if draw(st.booleans()):
         return b"MSG %b %d\r\n%b\r\n" % (names, len(payload), payload)
-    head = b"NATS/1.0\r\nA: b\r\n\r\n"
+    head = draw(st.sampled_from(HEADS))
     return b"HMSG %b %d %d\r\n%b%b\r\n" % (names, len(head), len(head) + len(payload), head, payload)
 
 
@@ -83,7 +99,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 def test_however_the_bytes_are_cut_each_message_is_heard_once_in_order(stream: list[bytes], places: list[int]) -> None:
     data = b"".join(stream)
     ours, stock = Heard(), Heard()
-    asyncio.run(parsed(Reader(ours), cut(data, places)))  # type: ignore[arg-type]
+    asyncio.run(parsed(Reader(ours), cut(data, places)))
     asyncio.run(parsed(Parser(stock), [data]))
     assert ours.events == stock.events
 
@@ -93,18 +109,45 @@ def test_however_the_bytes_are_cut_each_message_is_heard_once_in_order(stream: l
 )
 def test_what_no_server_says_ends_the_connection(line: bytes) -> None:
     with pytest.raises(ProtocolError):
-        asyncio.run(parsed(Reader(Heard()), [line]))  # type: ignore[arg-type]
+        asyncio.run(parsed(Reader(Heard()), [line]))
 
 
 def test_a_line_without_an_end_is_not_kept_for_ever() -> None:
     with pytest.raises(ProtocolError):
-        asyncio.run(parsed(Reader(Heard()), [b"INFO " + b"x" * (LINE_BYTES_MAX // 2)] * 3))  # type: ignore[arg-type]
+        asyncio.run(parsed(Reader(Heard()), [b"INFO " + b"x" * (LINE_BYTES_MAX // 2)] * 3))
 
 
 def test_a_new_connection_begins_anew() -> None:
     heard = Heard()
-    reader = Reader(heard)  # type: ignore[arg-type]
+    reader = Reader(heard)
     asyncio.run(parsed(reader, [b"MSG a 1 10\r\nhalf"]))
     reader.reset()
     asyncio.run(parsed(reader, [b"MSG a 1 1\r\nx\r\n"]))
     assert heard.events == [(1, b"a", b"", b"x", None)]
+
+
+names = st.text("Ab-_1", min_size=1, max_size=5)
+values = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\r\n"), max_size=9)
+
+
+@given(st.dictionaries(names, values, min_size=1, max_size=4))
+def test_a_block_says_what_nats_py_reads_of_it(headers: dict[str, str]) -> None:
+    block = block_of(headers)
+    assert block is not None
+    read = headers_of(block)
+    assert read is None or read == stock_headers(block)
+    assert stock_headers(block) == {name: value.encode().strip().decode() for name, value in headers.items()}
+
+
+@pytest.mark.parametrize(
+    "headers", [{"a b": ""}, {"": "x"}, {"a:": "x"}, {"a": "x\r\nb: y"}, {"a": "x\n"}, {"\u00fc": "x"}]
+)
+def test_what_would_be_read_as_something_else_is_not_written(headers: dict[str, str]) -> None:
+    assert block_of(headers) is None
+
+
+@pytest.mark.parametrize(
+    "status", [b"NATS/1.0 503\r\n\r\n", b"NATS/1.0 100 Idle Heartbeat\r\nA: b\r\n\r\n", b"NATS/1.0\r\nA: b\r\n"]
+)
+def test_a_block_with_a_status_is_left_to_nats_py(status: bytes) -> None:
+    assert headers_of(status) is None

@@ -21,6 +21,7 @@ from antiphon.bus.codec import size_of
 from antiphon.bus.dial import CONNECT_TIMEOUT_S
 from antiphon.bus.direct import NatsReader
 from antiphon.bus.endpoint import Endpoint
+from antiphon.bus.headers import block_of
 from antiphon.bus.interest import NatsSubscription
 from antiphon.bus.journals import open_journal
 from antiphon.bus.line import Line, Party
@@ -141,9 +142,10 @@ class NatsTransport:
         link = via.link if isinstance(via, Way) and via.link.is_live else self._line.link
         if not link.is_live:
             raise self._line.lost()
-        self._check_size(len(data) + (size_of(headers) if headers else 0))
+        block = block_of(headers) if headers else b""
+        self._check_size(len(data) + (size_of(headers or {}) if block is None else len(block)))
         try:
-            if headers is None and link.post(subject, reply, data):
+            if block is not None and link.post(subject, reply, data, block):
                 return
             await link.publish(subject, data, reply, headers)  # type: ignore[arg-type]  # it only reads them
         except (nats.errors.Error, OSError) as error:

@@ -24,10 +24,9 @@ import nats.errors
 import structlog
 from nats.aio.client import DEFAULT_BUFFER_SIZE, PING_PROTO, Client, Srv
 from nats.aio.transport import TcpTransport
-from nats.errors import ProtocolError
-from nats.protocol.parser import Parser
 
 from antiphon.bus.protocol import Headers, Take
+from antiphon.bus.reader import Reader
 
 log = structlog.get_logger("antiphon.bus")
 
@@ -37,72 +36,8 @@ WRITE_TIMEOUT_S = 10
 """A server that takes no bytes for so long is lost: whoever sends would wait without end."""
 HANG_UP_S = 1
 """How long a goodbye may take, e.g. TLS's; then the socket is closed without one."""
-MESSAGES = (b"MSG ", b"HMSG ")
-LINE_BYTES_MAX = 1024 * 1024
-"""Bytes of a line of the server's that is no message's; its greeting names a cluster's servers."""
 Offer = Callable[[str, str, bytes, Headers | None, Any], None]
 """Called with subject, reply, payload, headers and the connection as a message is read; it must not block."""
-
-
-class Reader(Parser):
-    """nats-py's parser, with a short way for whole messages without headers; of the rest it is given one at a time."""
-
-    def __init__(self, client: StrictClient) -> None:
-        super().__init__(client)  # pyright: ignore[reportUnknownMemberType] - untyped
-        self._client = client
-        self._held: list[bytes] = []
-        """What was read of a message or line that is not whole yet; joined once, when it is."""
-        self._held_bytes = self._wanted_bytes = 0
-
-    def reset(self) -> None:
-        """Begin with a new connection."""
-        super().reset()
-        self._held, self._held_bytes, self._wanted_bytes = [], 0, 0
-
-    async def parse(self, data: bytes = b"") -> None:
-        """Hand over every message that is whole."""
-        if self._held:
-            self._held.append(data)
-            self._held_bytes += len(data)
-            if self._held_bytes < self._wanted_bytes:
-                return
-            data = b"".join(self._held)
-            self._held.clear()
-        at, end = 0, len(data)
-        while at < end:
-            line = data.find(b"\r\n", at)
-            if line < 0:
-                if end - at > LINE_BYTES_MAX:
-                    raise ProtocolError("nats: a line without an end")
-                self._hold(data, at, end - at + 1)
-                return
-            # a message of either kind ends with the size of what follows its line
-            words = data[at:line].split() if data.startswith(MESSAGES, at) else None
-            stop = line + 2 if words is None else line + 4 + _number(words[-1])
-            if end < stop:
-                self._hold(data, at, stop - at)
-                return
-            if words is None or words[0] != b"MSG" or not self._is_delivered(words, data[line + 2 : stop - 2]):
-                await super().parse(data[at:stop])
-            at = stop
-
-    def _is_delivered(self, words: list[bytes], payload: bytes) -> bool:
-        """Hand over `MSG subject sid [reply] size`; return whether it could be; else nats-py says why not."""
-        try:
-            reply = words[3] if len(words) == 5 else b""  # noqa: PLR2004 - as above
-            return self._client.deliver(_number(words[2]), words[1], reply, payload)
-        except UnicodeDecodeError:
-            return False
-
-    def _hold(self, data: bytes, at: int, wanted_bytes: int) -> None:
-        self._held.append(data[at:])
-        self._held_bytes, self._wanted_bytes = len(data) - at, wanted_bytes
-
-
-def _number(word: bytes) -> int:
-    if not word.isdigit():
-        raise ProtocolError("nats: malformed MSG")
-    return int(word)
 
 
 class Socket(TcpTransport):
@@ -345,15 +280,15 @@ class StrictClient(Client):
         await self._send_command(burst)
         await self._flush_pending()
 
-    def post(self, subject: str, reply: str, payload: bytes) -> bool:
-        """Publish without headers; return False, having done nothing, where that would have to wait for room."""
-        size = len(payload)
+    def post(self, subject: str, reply: str, payload: bytes, block: bytes = b"") -> bool:
+        """Publish, with a block of headers or none; return False, having done nothing, where there is no room yet."""
+        size = len(block) + len(payload)
         if self._pending_data_size + size > self._max_pending_size or not self.is_connected:
             return False
-        line = f"PUB {subject} {reply} {size}\r\n"
-        if len(line.split()) != (4 if reply else 3):
+        if len(subject.split()) != 1 or len(reply.split()) > 1:
             raise nats.errors.BadSubjectError
-        command = b"%b%b\r\n" % (line.encode(), payload)
+        line = f"HPUB {subject} {reply} {len(block)} {size}\r\n" if block else f"PUB {subject} {reply} {size}\r\n"
+        command = b"%b%b%b\r\n" % (line.encode(), block, payload)
         self._pending.append(command)  # pyright: ignore[reportUnknownMemberType] - nats-py's lists name no items
         self._pending_data_size += len(command)
         self.stats["out_msgs"] += 1
