@@ -1,6 +1,6 @@
 """Headers as they stand in a message: the plain ones, which are nearly all; the others are left to nats-py.
 
-nats-py looks at each line, each character of a name, and each value by itself: three headers cost it as much as a message.
+nats-py looks at each line, each character of a name and each value by itself: three headers cost as much as a message.
 """
 
 from __future__ import annotations
