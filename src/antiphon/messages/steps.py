@@ -26,7 +26,9 @@ KEY_MAX = 70
 class StepEnd(Message):
     """What became of a command."""
 
-    outcome: Literal["succeeded", "failed"]
+    outcome: Literal["succeeded", "failed", "unknown"] = Field(
+        description="unknown: it was done, and what it says of that is not what its contract promises"
+    )
     result: Json = None
     code: Code | None = Field(default=None, description="the wire code of the error")
     text: Label | None = None
