@@ -29,7 +29,7 @@ class Heard:
         return sid % 2 == 1
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
-        self.events.append((sid, subject, reply, data, headers))
+        self.events.append((sid, subject, reply, data, headers or None))
 
     async def _process_err(self, text: str) -> None:
         self.events.append(("err", text))
@@ -89,7 +89,18 @@ def test_however_the_bytes_are_cut_each_message_is_heard_once_in_order(stream: l
 
 
 @pytest.mark.parametrize(
-    "line", [b"MSG a 1 x\r\n", b"MSG a one 1\r\nx\r\n", b"MSG a 1 -1\r\n", b"what\r\n", b"HMSG a 1 1 x\r\n"]
+    "line",
+    [
+        b"MSG a 1 x\r\n",
+        b"MSG a one 1\r\nx\r\n",
+        b"MSG a 1 -1\r\n",
+        b"MSG a 1\r\n",
+        b"MSG a 1 b c 1\r\nx\r\n",
+        b"what\r\n",
+        b"what" + b"x" * 5_000 + b"\r\n",
+        b"HMSG a 1 1 x\r\n",
+        b"HMSG a 1 x 1\r\nx\r\n",
+    ],
 )
 def test_what_no_server_says_ends_the_connection(line: bytes) -> None:
     with pytest.raises(ProtocolError):
@@ -108,3 +119,27 @@ def test_a_new_connection_begins_anew() -> None:
     reader.reset()
     asyncio.run(parsed(reader, [b"MSG a 1 1\r\nx\r\n"]))
     assert heard.events == [(1, b"a", b"", b"x", None)]
+
+
+@pytest.mark.parametrize("space", [b"\x0b", b"\x0c", b"\x1c"])
+def test_white_space_that_the_server_lets_through_is_a_part_of_the_word_it_stands_in(space: bytes) -> None:
+    heard = Heard()
+    subject, reply = b"a" + space + b"1", b"r" + space + b"7"
+    head = b"NATS/1.0\r\n\r\n"
+    stream = b"".join(
+        [
+            b"MSG %b 1 1\r\nx\r\n" % subject,
+            b"MSG %b 1 %b 1\r\nx\r\n" % (subject, reply),
+            b"MSG a 2 %b 1\r\nx\r\n" % reply,
+            b"HMSG a 1 %b %d %d\r\n%b%b\r\n" % (reply, len(head), len(head) + 9_000, head, b"y" * 9_000),
+            b"PING\r\n",
+        ]
+    )
+    asyncio.run(parsed(Reader(heard), [stream]))  # type: ignore[arg-type]
+    assert heard.events == [
+        (1, subject, b"", b"x", None),
+        (1, subject, reply, b"x", None),
+        (2, b"a", reply, b"x", None),
+        (1, b"a", reply, b"y" * 9_000, head),
+        ("ping",),
+    ]

@@ -38,6 +38,8 @@ WRITE_TIMEOUT_S = 10
 HANG_UP_S = 1
 """How long a goodbye may take, e.g. TLS's; then the socket is closed without one."""
 MESSAGES = (b"MSG ", b"HMSG ")
+_LENGTHS = {b"MSG": (4, 5), b"HMSG": (5, 6)}
+"""Words of their lines, without a reply and with one."""
 LINE_BYTES_MAX = 1024 * 1024
 """Bytes of a line of the server's that is no message's; its greeting names a cluster's servers."""
 Offer = Callable[[str, str, bytes, Headers | None, Any], None]
@@ -76,27 +78,52 @@ class Reader(Parser):
                     raise ProtocolError("nats: a line without an end")
                 self._hold(data, at, end - at + 1)
                 return
+            words = _words(data[at:line]) if data.startswith(MESSAGES, at) else None
             # a message of either kind ends with the size of what follows its line
-            words = data[at:line].split() if data.startswith(MESSAGES, at) else None
             stop = line + 2 if words is None else line + 4 + _number(words[-1])
             if end < stop:
                 self._hold(data, at, stop - at)
                 return
-            if words is None or words[0] != b"MSG" or not self._is_delivered(words, data[line + 2 : stop - 2]):
+            if words is None:
                 await super().parse(data[at:stop])
+                if self.buf:  # nats-py would wait for the rest of it, and take what follows for that
+                    raise ProtocolError("nats: unknown protocol")
+            elif words[0] != b"MSG" or not self._is_delivered(words, data[line + 2 : stop - 2]):
+                await self._process(words, data[line + 2 : stop - 2])
             at = stop
 
     def _is_delivered(self, words: list[bytes], payload: bytes) -> bool:
-        """Hand over `MSG subject sid [reply] size`; return whether it could be; else nats-py says why not."""
+        """Hand over `MSG subject sid [reply] size`; return whether it could be; else the client says why not."""
         try:
             reply = words[3] if len(words) == 5 else b""  # noqa: PLR2004 - as above
             return self._client.deliver(_number(words[2]), words[1], reply, payload)
         except UnicodeDecodeError:
             return False
 
+    async def _process(self, words: list[bytes], payload: bytes) -> None:
+        """Hand over the same the long way, or `HMSG subject sid [reply] header-size size`."""
+        headers, reply = b"", words[3:-1]
+        if words[0] == b"HMSG":
+            size, reply = _number(words[-2]), words[3:-2]
+            headers, payload = payload[:size], payload[size:]
+        process = self._client._process_msg  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001 - as nats-py's parser
+        await process(_number(words[2]), words[1], b"".join(reply), payload, headers)
+
     def _hold(self, data: bytes, at: int, wanted_bytes: int) -> None:
         self._held.append(data[at:])
         self._held_bytes, self._wanted_bytes = len(data) - at, wanted_bytes
+
+
+def _words(line: bytes) -> list[bytes]:
+    """Return the words of a message's line.
+
+    The server ends a word at a space or a tab and writes single spaces. nats-py, and `split()`, end it at other white
+    space too, which may stand in a subject or in a reply: anybody could end our connection with one.
+    """
+    words = line.split(b" ")
+    if len(words) not in _LENGTHS[words[0]]:
+        raise ProtocolError("nats: malformed MSG")
+    return words
 
 
 def _number(word: bytes) -> int:
