@@ -37,7 +37,7 @@ class Heard:
         return sid % 2 == 1
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
-        self.events.append((sid, subject, reply, data, headers and stock_headers(headers)))
+        self.events.append((sid, subject, reply, data, stock_headers(headers) if headers else None))
 
     async def _process_err(self, text: str) -> None:
         self.events.append(("err", text))
@@ -105,7 +105,18 @@ def test_however_the_bytes_are_cut_each_message_is_heard_once_in_order(stream: l
 
 
 @pytest.mark.parametrize(
-    "line", [b"MSG a 1 x\r\n", b"MSG a one 1\r\nx\r\n", b"MSG a 1 -1\r\n", b"what\r\n", b"HMSG a 1 1 x\r\n"]
+    "line",
+    [
+        b"MSG a 1 x\r\n",
+        b"MSG a one 1\r\nx\r\n",
+        b"MSG a 1 -1\r\n",
+        b"MSG a 1\r\n",
+        b"MSG a 1 b c 1\r\nx\r\n",
+        b"what\r\n",
+        b"what" + b"x" * 5_000 + b"\r\n",
+        b"HMSG a 1 1 x\r\n",
+        b"HMSG a 1 x 1\r\nx\r\n",
+    ],
 )
 def test_what_no_server_says_ends_the_connection(line: bytes) -> None:
     with pytest.raises(ProtocolError):
@@ -151,3 +162,27 @@ def test_what_would_be_read_as_something_else_is_not_written(headers: dict[str, 
 )
 def test_a_block_with_a_status_is_left_to_nats_py(status: bytes) -> None:
     assert headers_of(status) is None
+
+
+@pytest.mark.parametrize("space", [b"\x0b", b"\x0c", b"\x1c"])
+def test_white_space_that_the_server_lets_through_is_a_part_of_the_word_it_stands_in(space: bytes) -> None:
+    heard = Heard()
+    subject, reply = b"a" + space + b"1", b"r" + space + b"7"
+    head = b"NATS/1.0\r\n\r\n"
+    stream = b"".join(
+        [
+            b"MSG %b 1 1\r\nx\r\n" % subject,
+            b"MSG %b 1 %b 1\r\nx\r\n" % (subject, reply),
+            b"MSG a 2 %b 1\r\nx\r\n" % reply,
+            b"HMSG a 1 %b %d %d\r\n%b%b\r\n" % (reply, len(head), len(head) + 9_000, head, b"y" * 9_000),
+            b"PING\r\n",
+        ]
+    )
+    asyncio.run(parsed(Reader(heard), [stream]))
+    assert heard.events == [
+        (1, subject, b"", b"x", None),
+        (1, subject, reply, b"x", None),
+        (2, b"a", reply, b"x", None),
+        (1, b"a", reply, b"y" * 9_000, {}),
+        ("ping",),
+    ]
