@@ -50,7 +50,7 @@ from antiphon.messages.base import Fact, Message, Request
 log = structlog.get_logger("antiphon.bus")
 
 if TYPE_CHECKING:  # what a registry is made of, which a node has no use for
-    from antiphon.decide.grants import Grants
+    from antiphon.decide.grants import Rights
     from antiphon.decide.policy import Verify
 
 M = TypeVar("M", bound=Message)
@@ -159,7 +159,7 @@ class Bus:
         self.rejected: Callable[[], None] | None = None
         """Is called when an answer says that whoever was asked does not know who this is."""
         self.vet: Vet | None = None
-        self.rights: Grants | None = None
+        self.rights: Rights | None = None
         """What the server lets this identity do, where that is known; the rest it would drop in silence."""
 
     async def start(self) -> None:

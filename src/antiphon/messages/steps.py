@@ -16,8 +16,7 @@ from antiphon.messages.base import Acknowledged, Count, Kind, Label, Message, Na
 from antiphon.messages.lane import Load
 from antiphon.messages.saga import TIMEOUT_MS_MAX as STEP_MS_MAX
 from antiphon.messages.saga import Attempts, Json, Params, SagaRetry
-from antiphon.messages.saga_desk import QUEUE
-from antiphon.messages.saga_history import MASTERS, Code, Groups, StepDone, TicketText
+from antiphon.messages.saga_history import MASTERS, QUEUE, Code, Groups, StepDone, TicketText
 from antiphon.subjects import Template
 
 KEY_MAX = 70
