@@ -92,7 +92,7 @@ class Responder(Actor):
         self.card = card
         self.joined = asyncio.Event()
         self._handlers = Handlers(self.node_bounds.threads_max, bus.name, instance)
-        self._search = None if search is None else self._handlers.runner(search)
+        self._search = None if search is None else self._handlers.runner(search, present.listed)
         self._verify = verify
         self._documents = documents
         limits = self.node_bounds

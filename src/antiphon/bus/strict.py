@@ -307,14 +307,17 @@ class StrictClient(Client):
         pending = self._pending  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - as above
         if not pending or not self.is_connected:
             return
+        queue = self._flush_queue
+        if queue is None or not queue.empty():
+            return  # nats-py's own task writes it; whoever waits there for room must not be told of any too early
         socket = self._transport
         if isinstance(socket, Socket) and socket.is_idle:
             self._pending = []
             self._pending_data_size = 0
             socket.write(pending[0] if len(pending) == 1 else b"".join(pending))  # type: ignore[no-untyped-call]
-        elif self._flush_queue is not None and self._flush_queue.empty():
-            # nats-py's own task waits until there is room
-            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+        else:
+            # it waits until there is room
+            queue.put_nowait(asyncio.get_running_loop().create_future())
 
     def deliver(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Headers | None = None) -> bool:
         """Hand a message to whoever takes those of its subscription; return whether that is one of ours.

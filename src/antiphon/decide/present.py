@@ -8,10 +8,10 @@ ones are remembered.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import repeat
-from typing import NamedTuple, cast
+from itertools import islice, repeat
+from typing import Final, NamedTuple, cast
 
 import msgspec
 from pydantic import ValidationError
@@ -28,6 +28,8 @@ REMEMBERED_MAX = 2_048
 REMEMBERED_TEXT_MAX = 8_192
 """Characters; a longer text is counted each time, so that what is remembered stays below some 20 MB."""
 SNIPPET_WIDTH = 240
+YIELDED_MAX: Final = 10 * HITS_MAX
+"""Hits that are taken from a generator, which need not end by itself."""
 _ENVELOPE_BYTES = 4_096
 """Room for what stands around the hits in a reply."""
 
@@ -52,11 +54,22 @@ class PresentedFound(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     load: WireLoad
 
 
+def listed(returned: object) -> object:
+    """Return what a generator yields, within the bound, and anything else as it is.
+
+    To be called where the handler runs: the body of a generator runs when it is read.
+    """
+    if not isinstance(returned, Iterator):
+        return returned
+    return list(islice(cast("Iterator[object]", returned), YIELDED_MAX))
+
+
 def found(returned: object) -> Found:
     """Return what a handler returned as `Found`; hits may be `Hit`s or mappings with a hit's fields.
 
     Raises `HandlerFailed` for anything else, with the first thing that is wrong.
     """
+    returned = listed(returned)
     if isinstance(returned, Found):
         return returned
     if returned is None:
