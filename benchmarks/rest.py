@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from antiphon.bus.home import running
 from benchmarks import report
 from benchmarks.report import Goal
 
@@ -88,9 +87,11 @@ def fabric(data: Path) -> Iterator[dict[str, str]]:
     environment = {**os.environ, "ANTIPHON_DATA": str(data)}
     for name in ("ANTIPHON_NATS", "ANTIPHON_TOKEN", "ANTIPHON_CREDENTIALS", "ANTIPHON_PREFIX"):
         environment.pop(name, None)
-    up = subprocess.Popen([ANTIPHON, "up"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = data.with_name("up.log")
+    with log.open("wb") as errors:
+        up = subprocess.Popen([ANTIPHON, "up"], env=environment, stdout=subprocess.DEVNULL, stderr=errors)
     try:
-        until(lambda: running(data) is not None, up)
+        until(lambda: b"antiphon.up" in log.read_bytes(), up)
         yield environment
     finally:
         end(up)

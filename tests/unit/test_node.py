@@ -61,6 +61,12 @@ def test_a_node_does_not_load_what_it_never_uses() -> None:
     assert set(loaded) & ({"rich", "cryptography", "jwt", "Stemmer", "anyio", "duckdb", "cyclopts"} | ours) == set()
 
 
+def test_a_client_loads_no_rich_either() -> None:
+    script = "import sys; import antiphon.client; print('rich' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 async def test_a_node_that_cannot_join_says_so_once() -> None:
     buses = Buses(MemoryFabric())
     node = Node("blog", bounds=NodeBounds(join_retry_ms=1))
