@@ -82,6 +82,8 @@ def node(url: str) -> Callable[[], Coroutine[Any, Any, None]]:
         await plain.subscribe(DIRECT, cb=by_hand)
         await plain.flush()
         await fleet.until_told()
+        await one.stop()
+        await plain.close()
 
     return main
 
@@ -105,6 +107,7 @@ def hand_master(url: str) -> Callable[[], Coroutine[Any, Any, None]]:
         await client.subscribe(PASSED, queue="hand", cb=receive)
         await client.flush()
         await fleet.until_told()
+        await client.close()
 
     return main
 
@@ -186,8 +189,7 @@ class Bench:
     async def stop(self) -> None:
         """End the processes."""
         await self._connections.aclose()
-        for child in self.children.values():
-            child.stop()
+        fleet.stop(self.children.values())
 
 
 Samples = dict[tuple[int, str], list[Sample]]

@@ -186,7 +186,7 @@ class Scene:
         """A list that fills with what is told from now on."""
         found: list[Any] = []
 
-        async def hear(fact: Fact, _keys: dict[str, str]) -> None:
+        def hear(fact: Fact, _keys: dict[str, str]) -> None:
             found.append(fact)
 
         subscription = await self.role.bus.hear(kind, hear)
@@ -225,7 +225,7 @@ async def opened(home: Path, **settings: Any) -> AsyncIterator[Arena]:
         operator = await connect(user_name(), kind=Kind.OPERATOR, data=home)
         arena = Arena(server, role, home, operator)
 
-        async def note(fact: IdentityAudited, _keys: dict[str, str]) -> None:
+        def note(fact: IdentityAudited, _keys: dict[str, str]) -> None:
             arena.audited.append(fact)
 
         await role.bus.hear(IdentityAudited, note)

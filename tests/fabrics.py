@@ -6,14 +6,14 @@ import asyncio
 import os
 import secrets
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from antiphon import subjects
 from antiphon.bus.bounds import Bounds
-from antiphon.bus.bus import Bus
+from antiphon.bus.bus import Bus, Call
 from antiphon.bus.endpoint import resolve
 from antiphon.bus.memory import MemoryServer, MemoryTransport
 from antiphon.bus.nats import NatsTransport
@@ -27,6 +27,20 @@ async def until(true: Callable[[], object], bound_s: float = 10) -> None:
     async with asyncio.timeout(bound_s):
         while not true():  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.002)
+
+
+_tasks: set[asyncio.Task[None]] = set()
+
+
+def in_a_task(serving: Callable[[Call[Any]], Coroutine[Any, Any, None]]) -> Callable[[Call[Any]], None]:
+    """Have what takes its time run beside the connection's reader, as conversations do."""
+
+    def begin(call: Call[Any]) -> None:
+        task = asyncio.ensure_future(serving(call))
+        _tasks.add(task)
+        task.add_done_callback(_tasks.discard)
+
+    return begin
 
 
 class Slots:

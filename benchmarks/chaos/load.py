@@ -54,10 +54,10 @@ class Load:
     async def listen(self, client: Client) -> None:
         """Hear what is told of breakers and instances from now on."""
 
-        async def breaker(fact: BreakerMoved, _keys: dict[str, str]) -> None:
+        def breaker(fact: BreakerMoved, _keys: dict[str, str]) -> None:
             self.moved.append((time.monotonic(), fact))
 
-        async def instance(fact: InstanceChanged, _keys: dict[str, str]) -> None:
+        def instance(fact: InstanceChanged, _keys: dict[str, str]) -> None:
             self.changed.append((time.monotonic(), fact))
 
         await client.bus.hear(BreakerMoved, breaker)

@@ -29,12 +29,13 @@ class Probing:
         self._working = 0
         self._is_sick = True
         self._opened_ms: int | None = None
-        self._fleet = TestFleet(seed, breaker_wait_ms=1_000, retry_attempts_max=1)
+        self._seed = seed
+        self._fleet: TestFleet
 
     async def main(self) -> None:
         """Run it."""
-        fleet = self._fleet
-        async with fleet:
+        self._fleet = TestFleet(self._seed, breaker_wait_ms=1_000, retry_attempts_max=1)  # on the virtual loop
+        async with self._fleet as fleet:
             for at in range(self.masters):
                 await fleet.master(f"master-{at}")
             await fleet.node("sick", self._search)

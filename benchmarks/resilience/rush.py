@@ -78,31 +78,37 @@ class Asker:
             self._freed.set()
 
 
-async def measure(seconds: float, times: float = 3.0) -> Rush:
-    """Find the capacity, then ask `times` as often."""
-    rush = Rush()
+async def measure(rounds: int, seconds: float, times: float = 3.0) -> list[Rush]:
+    """Find the capacity, then ask `times` as often; again and again, at one master."""
     with tempfile.TemporaryDirectory() as data:
         async with Fabric(Path(data), {"blog": 1, "shop": 1, "wiki": 1}, ("master",), SETTINGS) as fabric:
             asker = Asker(await nats.connect(fabric.url))
             await asker.listen()
             await closed(asker, 0.5)  # to get warm
-            before = await closed(asker, seconds / 2)
-            rush.capacity = before
-            began, sent = time.perf_counter(), 0
-            while (now := time.perf_counter() - began) < seconds:
-                while sent < now * rush.capacity * times:
-                    sent += 1
-                    await asker.ask()
-                await asyncio.sleep(TICK_S)
-            rush.asked = sent / seconds
-            rush.goodput = good(asker) / (time.perf_counter() - began)
-            await asyncio.sleep(DEADLINE_MS / 1_000)
-            rush.codes = Counter(code for code, _, _ in asker.ended)
-            rush.codes["nothing"] = sent - len(asker.ended)
-            rush.refused_ms = [took * 1_000 for code, took, _ in asker.ended if code == "overloaded"]
-            rush.capacity = (before + await closed(asker, seconds / 2)) / 2  # the machine may have changed its mind
+            rushes = [await rush(asker, seconds, times) for _ in range(rounds)]
             await asker.client.close()
-    return rush
+    return rushes
+
+
+async def rush(asker: Asker, seconds: float, times: float) -> Rush:
+    """Have one rush, between two looks at the capacity."""
+    found = Rush()
+    before = await closed(asker, seconds / 2)
+    found.capacity = before
+    began, sent = time.perf_counter(), 0
+    while (now := time.perf_counter() - began) < seconds:
+        while sent < now * found.capacity * times:
+            sent += 1
+            await asker.ask()
+        await asyncio.sleep(TICK_S)
+    found.asked = sent / seconds
+    found.goodput = good(asker) / (time.perf_counter() - began)
+    await asyncio.sleep(DEADLINE_MS / 1_000)
+    found.codes = Counter(code for code, _, _ in asker.ended)
+    found.codes["nothing"] = sent - len(asker.ended)
+    found.refused_ms = [took * 1_000 for code, took, _ in asker.ended if code == "overloaded"]
+    found.capacity = (before + await closed(asker, seconds / 2)) / 2  # the machine may have changed its mind
+    return found
 
 
 async def closed(asker: Asker, seconds: float) -> float:
@@ -124,11 +130,11 @@ def good(asker: Asker) -> int:
     return sum(orjson.loads(data)["complete"] for data in in_time)
 
 
-def run(seconds: float) -> Rush:
+def run(rounds: int, seconds: float) -> list[Rush]:
     """Run it on a loop of its own."""
-    return asyncio.run(measure(seconds))
+    return asyncio.run(measure(rounds, seconds))
 
 
-def refusal_ms(rush: Rush) -> float | None:
+def refusal_ms(one: Rush) -> float | None:
     """Return the median time to a refusal."""
-    return statistics.median(rush.refused_ms) if rush.refused_ms else None
+    return statistics.median(one.refused_ms) if one.refused_ms else None

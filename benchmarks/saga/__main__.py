@@ -32,7 +32,7 @@ from antiphon.runtime.loop import run
 from benchmarks import report
 from benchmarks.report import Goal
 from benchmarks.saga import dbos, fleet
-from benchmarks.search.fleet import Child, cpu_us
+from benchmarks.search.fleet import Child, cpu_us, stop
 
 BUDGET_MS = 60_000
 Way = Callable[[], Awaitable[None]]
@@ -116,8 +116,7 @@ async def measure(given: argparse.Namespace, data: Path) -> int:
                             shares = spent
         finally:
             await bus.close()
-            for child in children.values():
-                child.stop()
+            stop(children.values())
             if peer is not None:
                 peer.close()
     if not given.json:

@@ -257,7 +257,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="300 sagas, 15 kills")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     given = parser.parse_args()
-    count, kills, pause_s = (300, 15, 1.5) if given.quick else (given.sagas, given.kills, given.pause)
+    count, kills, pause_s = (300, 15, 1.2) if given.quick else (given.sagas, given.kills, given.pause)
     with tempfile.TemporaryDirectory() as data:
         tell = partial(report.note, as_json=given.json)
         work = chaos(Path(data), count=count, kills=kills, seed=given.seed, pause_s=pause_s, tell=tell)

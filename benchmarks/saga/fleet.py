@@ -44,6 +44,7 @@ def node(url: str, name: str) -> Callable[[], Coroutine[Any, Any, None]]:
         await one.start(url)
         await one.joined()
         await until_told()
+        await one.stop()
 
     return main
 
@@ -60,5 +61,6 @@ def master(url: str, name: str, shards: int = 1) -> Callable[[], Coroutine[Any, 
         await until_told()
         role.supervisor.stop()
         await running
+        await bus.close()
 
     return main

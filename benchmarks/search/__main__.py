@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import nats
@@ -54,15 +55,20 @@ class Bench:
         holding = [range(start, min(nodes, start + per_process)) for start in starts]
         self.children = [*self.asking.values(), *(fleet.Child(fleet.nodes(url, here), "nodes") for here in holding)]
         self.ways: dict[str, Way] = {}
+        self._connections = AsyncExitStack()
 
     async def connect(self) -> None:
         """Connect the publisher and check that every way finds ten hits of all nodes."""
         await fleet.ready(self.url, self.nodes)
         plain = await nats.connect(self.url)
+        self._connections.push_async_callback(plain.close)
         floor = by_hand.Floor(plain, self.nodes)
         await floor.start()
-        full = Client(bus=await connect("publisher", nats=self.url, prefix=fleet.FULL))
-        bare = Client(bus=await connect("publisher", nats=self.url, prefix=fleet.BARE))
+        clients: dict[str, Client] = {}
+        for prefix in (fleet.FULL, fleet.BARE):
+            bus = await connect("publisher", nats=self.url, prefix=prefix)
+            self._connections.push_async_callback(bus.close)
+            clients[prefix] = Client(bus=bus)
 
         def antiphon(client: Client) -> Way:
             async def search(query: str) -> int:
@@ -85,8 +91,8 @@ class Bench:
             return len(await by_hand.script(plain, self.nodes, orjson.dumps({"query": query, "limit": 10})))
 
         self.ways = {
-            "antiphon": antiphon(full),
-            "bare": antiphon(bare),
+            "antiphon": antiphon(clients[fleet.FULL]),
+            "bare": antiphon(clients[fleet.BARE]),
             "hand master": ask_hand,
             "floor": ask_floor,
             "script": ask_script,
@@ -130,10 +136,10 @@ class Bench:
             (self.cpu() - before) / count,
         )
 
-    def stop(self) -> None:
-        """End the fleet."""
-        for child in self.children:
-            child.stop()
+    async def stop(self) -> None:
+        """Disconnect and end the fleet, before the server is."""
+        await self._connections.aclose()
+        fleet.stop(self.children)
 
 
 Samples = dict[tuple[int, int, str], list[Sample]]
@@ -155,7 +161,7 @@ async def measure(nodes: list[int], rounds: int, seconds: float, per_process: in
                                 sample = await bench.measure(name, concurrency, seconds)
                                 samples.setdefault((count, concurrency, name), []).append(sample)
                 finally:
-                    bench.stop()
+                    await bench.stop()
     return samples
 
 

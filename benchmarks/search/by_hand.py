@@ -84,8 +84,8 @@ def fuse(replies: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     return [hit for _, hit in best[:10]]
 
 
-async def serve(url: str, nodes: int) -> None:
-    """Answer searches as a master by hand."""
+async def serve(url: str, nodes: int) -> Client:
+    """Answer searches as a master by hand, until the connection that is returned is closed."""
     client = await nats.connect(url)
     floor = Floor(client, nodes)
     await floor.start()
@@ -103,3 +103,4 @@ async def serve(url: str, nodes: int) -> None:
 
     await client.subscribe(SUBJECT, queue="hand", cb=receive)
     await client.flush()
+    return client

@@ -14,7 +14,8 @@ import multiprocessing
 import os
 import random
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +68,26 @@ class Child:
         """Return the CPU time of all its threads so far."""
         return cpu_us(self.pid)
 
-    def stop(self) -> None:
-        """End it."""
+    def tell(self) -> None:
+        """Tell it to end."""
         if self._process.is_alive():
             os.kill(self.pid, signal.SIGTERM)
-            self._process.join(5)
+
+    def stop(self) -> None:
+        """End it."""
+        self.tell()
+        self._process.join(5)
         if self._process.is_alive():
             self._process.kill()
+
+
+def stop(children: Iterable[Child]) -> None:
+    """End processes, all at once."""
+    ending = list(children)
+    for child in ending:
+        child.tell()
+    for child in ending:
+        child.stop()
 
 
 def cpu_us(pid: int) -> float:
@@ -102,14 +116,15 @@ def nodes(url: str, here: range, prefixes: Sequence[str] = (FULL, BARE)) -> Call
     """Return the main of a process that holds some nodes, each on connections of its own."""
 
     async def main() -> None:
-        for at in here:
-            await _node(url, at, prefixes)
-        await until_told()
+        async with AsyncExitStack() as ending:
+            for at in here:
+                await _node(url, at, prefixes, ending)
+            await until_told()
 
     return main
 
 
-async def _node(url: str, at: int, prefixes: Sequence[str]) -> None:
+async def _node(url: str, at: int, prefixes: Sequence[str], ending: AsyncExitStack) -> None:
     found = documents(at)
     hits = [Hit(**one, text=one["snippet"]) for one in found]
 
@@ -120,8 +135,10 @@ async def _node(url: str, at: int, prefixes: Sequence[str]) -> None:
         one = Node(f"node-{at}", instance="one", description="benchmark")
         one.search(search)
         await one.start(bus=await connect(one.name, nats=url, prefix=prefix))
+        ending.push_async_callback(one.stop)
         await one.joined()
     plain = await nats.connect(url)
+    ending.push_async_callback(plain.close)
 
     async def with_json(msg: Msg) -> None:
         await msg.respond(by_hand.dump_json(found))
@@ -153,6 +170,7 @@ def master(url: str, prefix: str) -> Callable[[], Coroutine[Any, Any, None]]:
         await until_told()
         role.supervisor.stop()
         await running
+        await bus.close()
 
     return main
 
@@ -161,8 +179,9 @@ def hand_master(url: str, nodes: int) -> Callable[[], Coroutine[Any, Any, None]]
     """Return the main of the hand-written master."""
 
     async def main() -> None:
-        await by_hand.serve(url, nodes)
+        client = await by_hand.serve(url, nodes)
         await until_told()
+        await client.close()
 
     return main
 

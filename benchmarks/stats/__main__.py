@@ -7,6 +7,7 @@ import asyncio
 import logging
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -18,16 +19,22 @@ from benchmarks.stats.kills import kill_loop
 from benchmarks.stats.load import RATE, SNAPSHOT_RATE, load
 from benchmarks.stats.views import measure
 
-FULL = {
-    "facts": 40_000,
-    "kills": 60,
-    "burst": 100_000,
-    "steady_s": 20,
-    "replies": 10_000_000,
-    "rounds": 7,
-    "seconds": 3,
-}
-QUICK = {"facts": 2_000, "kills": 3, "burst": 15_000, "steady_s": 4, "replies": 500_000, "rounds": 2, "seconds": 1}
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much of everything a run does."""
+
+    facts: int
+    kills: int
+    burst: int
+    steady_s: int
+    replies: int
+    rounds: int
+    seconds: float
+
+
+FULL = Size(facts=40_000, kills=60, burst=100_000, steady_s=20, replies=10_000_000, rounds=7, seconds=3)
+QUICK = Size(facts=2_000, kills=3, burst=12_000, steady_s=4, replies=300_000, rounds=3, seconds=0.5)
 
 
 def main() -> int:
@@ -42,27 +49,27 @@ def main() -> int:
         folder = Path(name)
         for part in ("kills", "load", "views", "cost"):
             (folder / part).mkdir()
-        report.note(f"{size['replies']} replies, a view after the other", as_json=given.json)
-        times = measure(folder / "views", size["replies"])
-        report.note(f"{size['burst']} facts at once, then {RATE} a second", as_json=given.json)
-        borne = asyncio.run(load(folder / "load", size["burst"], size["steady_s"]))
-        report.note(f"{size['rounds']} rounds of searches with and without", as_json=given.json)
-        beside, elsewhere = asyncio.run(cost(folder / "cost", size["rounds"], size["seconds"]))
-        report.note(f"{size['facts']} facts, {size['kills']} kills, seed {given.seed}", as_json=given.json)
-        count = asyncio.run(kill_loop(folder / "kills", size["facts"], size["kills"], given.seed))
+        report.note(f"{size.replies} replies, a view after the other", as_json=given.json)
+        times = measure(folder / "views", size.replies)
+        report.note(f"{size.burst} facts at once, then {RATE} a second", as_json=given.json)
+        borne = asyncio.run(load(folder / "load", size.burst, size.steady_s))
+        report.note(f"{size.rounds} rounds of searches with and without", as_json=given.json)
+        beside, elsewhere = asyncio.run(cost(folder / "cost", size.rounds, size.seconds))
+        report.note(f"{size.facts} facts, {size.kills} kills, seed {given.seed}", as_json=given.json)
+        count = asyncio.run(kill_loop(folder / "kills", size.facts, size.kills, given.seed))
     if not given.json:
         rows = sorted(times.views_s.items(), key=lambda pair: -pair[1])
-        report.table(f"views over {size['replies']} replies of one day", ("view", "s"), rows)
+        report.table(f"views over {size.replies} replies of one day", ("view", "s"), rows)
         report.note(f"kill loop: {count}")
     slowest = max(times.views_s.values())
     goals = [
-        Goal(f"facts missing or doubled of {size['facts']} under {count.kills} kills",
-             abs(size["facts"] - count.rows) + abs(count.rows - count.distinct), None, "<= 0"),
+        Goal(f"facts missing or doubled of {size.facts} under {count.kills} kills",
+             abs(size.facts - count.rows) + abs(count.rows - count.distinct), None, "<= 0"),
         Goal("facts/s written by a recorder on one core, each with ten replies", borne.per_s, None, ">= 5000"),
         Goal(f"largest lag at {RATE} facts/s, ms", borne.lag_ms, None, "<= 1000"),
-        Goal(f"slowest view over {size['replies']} replies of one day, s", slowest,
+        Goal(f"slowest view over {size.replies} replies of one day, s", slowest,
              slowest - min(times.views_s.values()), "<= 1.0"),
-        Goal(f"lag while {size['burst']} facts told at once are worked off, ms", borne.burst_lag_ms, None, "<= 60000"),
+        Goal(f"lag while {size.burst} facts told at once are worked off, ms", borne.burst_lag_ms, None, "<= 60000"),
         Goal(f"a snapshot at {SNAPSHOT_RATE} requests/s, ms", borne.snapshot_ms, None, "<= 1000"),
         Goal(f"share of the time that snapshots take at {SNAPSHOT_RATE}/s", borne.snapshot_duty, None, "<= 0.1"),
         Goal("searches a second, facts kept / not told", *summed(elsewhere.throughput), ">= 0.95"),

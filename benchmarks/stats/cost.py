@@ -53,8 +53,7 @@ async def cost(folder: Path, rounds: int, seconds: float) -> tuple[Cost, Cost]:
             for client in clients.values():
                 await client.close()
         finally:
-            for child in children:
-                child.stop()
+            fleet.stop(children)
     return beside, elsewhere
 
 

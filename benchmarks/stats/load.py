@@ -32,16 +32,16 @@ class Load:
         per_s: facts a second while it had more to do than it could.
         lag_ms: the largest lag that it reported at `RATE`.
         burst_lag_ms: the same while it worked off the burst.
-        snapshot_ms: how long a snapshot took at `SNAPSHOT_RATE`, the mean.
-        snapshot_duty: which share of the time they took then.
+        snapshot_ms: how long a snapshot took at `SNAPSHOT_RATE`, the mean; None where none was due.
+        snapshot_duty: which share of the time they took then; None likewise.
         request_bytes: of Parquet, roll-ups included, for a request with its ten replies.
     """
 
     per_s: float
     lag_ms: int
     burst_lag_ms: int
-    snapshot_ms: float
-    snapshot_duty: float
+    snapshot_ms: float | None
+    snapshot_duty: float | None
     request_bytes: float
 
 
@@ -89,8 +89,9 @@ async def load(folder: Path, burst: int, steady_s: float) -> Load:
         during = await _steady(made, facts, SNAPSHOT_RATE, steady_s)
         count = during[-1].snapshots - during[0].snapshots
         took_ms = during[-1].snapshots_ms - during[0].snapshots_ms
-        duty = took_ms / (during[-1].at_ms - during[0].at_ms)
-    return Load(per_s, lag_ms, burst_lag_ms, took_ms / max(1, count), duty, _request_bytes(made.record))
+        lasted_ms = during[-1].at_ms - during[0].at_ms
+    snapshot_ms, snapshot_duty = (took_ms / count, took_ms / lasted_ms) if count else (None, None)
+    return Load(per_s, lag_ms, burst_lag_ms, snapshot_ms, snapshot_duty, _request_bytes(made.record))
 
 
 def _request_bytes(record: Path) -> float:

@@ -93,7 +93,7 @@ class Fabric:
         await self.bus.close()
         await self.server.stop()
 
-    async def _hear(self, fact: RecorderReported, _keys: dict[str, str]) -> None:
+    def _hear(self, fact: RecorderReported, _keys: dict[str, str]) -> None:
         self.reports.append(fact)
         self.heard.set()
 

@@ -62,6 +62,7 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import_module("antiphon.logs")  # first: structlog without rich
     value = globals()[name] = getattr(import_module(home), name)
     return value
 

@@ -47,9 +47,10 @@ from antiphon.identity.session import Fixed
 from antiphon.identity.vault import FOLDER, Vault
 from antiphon.messages.lane import Load
 from antiphon.node import Node
-from antiphon.runtime.actor import Actor, Endpoint
+from antiphon.runtime.actor import Actor
 from antiphon.runtime.companion import Companion
 from antiphon.runtime.discovery import Discovery
+from antiphon.runtime.endpoint import Endpoint
 from antiphon.runtime.facts import Facts
 from antiphon.runtime.keeping import Keeper
 from antiphon.runtime.sinks import Sink, SinkSpool

@@ -22,6 +22,7 @@ from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 from pydantic import ValidationError
 
+from antiphon import logs  # pyright: ignore[reportUnusedImport]  # noqa: F401 - first: structlog without rich
 from antiphon.bus.bus import Bus
 from antiphon.bus.codec import first_reason
 from antiphon.decide.asking import Asking, AskingBounds

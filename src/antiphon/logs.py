@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, MutableMapping
 from contextlib import suppress
@@ -231,20 +232,22 @@ def _cut(value: Any) -> str:
     return escaped(text if len(text) <= VALUE_CHARS_MAX else text[:VALUE_CHARS_MAX] + "…")
 
 
-_HARMFUL: Final = {
-    ord(char): f"\\u{ord(char):04x}"
-    for low, high in (
-        (0x00, 0x1F),  # C0: line feeds forge lines, ESC drives terminals
-        (0x7F, 0x9F),  # DEL and C1: 0x9b is ESC [ in one character
-        (0x2028, 0x202E),  # line separators, and overrides that turn text round
-        (0x2066, 0x2069),
-        (0xD800, 0xDFFF),  # halves of pairs, which cannot be written as UTF-8
-        (0xFEFF, 0xFEFF),
-    )
-    for char in map(chr, range(low, high + 1))
-}
+_HARMFUL: Final = re.compile(
+    "["
+    "\x00-\x1f"  # C0: line feeds forge lines, ESC drives terminals
+    "\x7f-\x9f"  # DEL and C1: 0x9b is ESC [ in one character
+    "\u2028-\u202e"  # line separators, and overrides that turn text round
+    "\u2066-\u2069"
+    "\ud800-\udfff"  # halves of pairs, which cannot be written as UTF-8
+    "\ufeff"
+    "]"
+)
 
 
 def escaped(text: str) -> str:
     r"""Return a text with control characters as `\u001b`: legal inside JSON strings, and harmless on a terminal."""
-    return text if text.isascii() and text.isprintable() else text.translate(_HARMFUL)
+    return text if text.isascii() and text.isprintable() else _HARMFUL.sub(_code, text)
+
+
+def _code(harmful: re.Match[str]) -> str:
+    return f"\\u{ord(harmful[0]):04x}"

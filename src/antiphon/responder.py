@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 
@@ -27,6 +27,7 @@ from antiphon.messages.lane import Load, NodeCancel, NodeFound, NodeSearch
 from antiphon.messages.ping import NodePing, NodePong
 from antiphon.messages.registry import HeartBeaten, NodeJoin, NodeLeave
 from antiphon.messages.steps import NodeStep, StepTaken
+from antiphon.messages.wire import WireLoad
 from antiphon.runtime.actor import Actor, ActorBounds, Encoded, answers, converses
 from antiphon.runtime.handlers import Handlers
 
@@ -90,10 +91,10 @@ class Responder(Actor):
         self.instance = instance
         self.card = card
         self.joined = asyncio.Event()
-        self._search = search
+        self._handlers = Handlers(self.node_bounds.threads_max, bus.name, instance)
+        self._search = None if search is None else self._handlers.runner(search, present.listed)
         self._verify = verify
         self._documents = documents
-        self._handlers = Handlers(self.node_bounds.threads_max, bus.name, instance)
         limits = self.node_bounds
         self.runs = Runs(
             bus,
@@ -146,9 +147,11 @@ class Responder(Actor):
     @property
     def load(self) -> Load:
         """How busy this instance is."""
-        return Load(
-            in_flight=len(self.conversations) + len(self.runs) + len(self.steps), latency_us=round(self._latency_us)
-        )
+        return Load(in_flight=self._in_flight, latency_us=round(self._latency_us))
+
+    @property
+    def _in_flight(self) -> int:
+        return len(self.conversations) + len(self.runs) + len(self.steps)
 
     def _load_since_start(self) -> Load:
         counted = {"cancelled": self.conversations.cancelled, "wasted_us": self.conversations.wasted_us}
@@ -171,7 +174,7 @@ class Responder(Actor):
         ask = call.message
         if self._verify is not None and (ask.behalf is not None or ask.delegate is not None):
             self._check_behalf(ask, self._verify)
-        return Encoded(await self.find(ask))
+        return cast("Encoded[NodeFound]", await self.find(ask))
 
     @converses(NodeRun)
     async def run_action(self, call: Call[NodeRun]) -> NodeAccepted:
@@ -221,11 +224,12 @@ class Responder(Actor):
         )
         began = self.bus.clock.now_us()
         with self._handlers.blamed("the search handler", ask.request):
-            result = present.found(await self._handlers.run(self._search, query))
+            result = present.found(await self._search(query))
         took = self.bus.clock.now_us() - began
         self._latency_us += self.node_bounds.latency_alpha * (took - self._latency_us)
+        load = WireLoad(self._in_flight, round(self._latency_us))
         room = min(NodeFound.size_max, self.bus.transport.payload_max)
-        data, left_out = present.encode(query, result, self.load, bytes_max=room)
+        data, left_out = present.encode(query, result, load, bytes_max=room)
         if left_out:
             log.warning("node.hits_left_out", node=self.bus.name, request=ask.request, left_out=left_out)
         return data

@@ -30,7 +30,7 @@ from antiphon.errors import (
 )
 from antiphon.messages.base import ANYONE, Fact, Kind, Message, Request, Route
 from antiphon.subjects import Template
-from fabrics import Buses, Slots, until
+from fabrics import Buses, Slots, in_a_task, until
 
 
 class Told(Message):
@@ -70,7 +70,7 @@ async def echo(call: Call[Any]) -> None:
 
 
 async def serve(bus: Bus, kind: type[Request[Any]] = Tell, serving: Any = echo, **keys: str) -> None:
-    await bus.serve(kind, serving, **keys)
+    await bus.serve(kind, in_a_task(serving), **keys)
     await bus.transport.flush()
 
 
@@ -119,7 +119,7 @@ async def test_a_queue_group_shares_and_no_group_means_everybody(buses: Buses) -
             shared.append(at)
             await echo(call)
 
-        async def all_hear(fact: Rang, keys: dict[str, str], at: int = at) -> None:
+        def all_hear(fact: Rang, keys: dict[str, str], at: int = at) -> None:
             everybody.append(at)
 
         await serve(member, serving=serving)
@@ -137,24 +137,30 @@ async def test_a_queue_group_shares_and_no_group_means_everybody(buses: Buses) -
 async def test_messages_of_one_subscription_keep_their_order_even_when_the_receiver_waits(buses: Buses) -> None:
     teller, hearer = await buses.open("node-a"), await buses.open("web")
     heard: list[tuple[int, str]] = []
+    received: list[int] = []
 
-    async def hear(fact: Rang, keys: dict[str, str]) -> None:
-        await asyncio.sleep(0)
+    def hear(fact: Rang, keys: dict[str, str]) -> None:
         heard.append((fact.number, keys["writer"]))
 
+    async def receive(delivery: Delivery) -> None:
+        await asyncio.sleep(0)
+        received.append(Rang.model_validate_json(delivery.data).number)
+
     await hearer.hear(Rang, hear)
+    await hearer.transport.subscribe(Rang.route.template.pattern(prefix=hearer.prefix), receive)
     await hearer.transport.flush()
     for number in range(200):
         await teller.publish(Rang(number=number))
-    await until(lambda: len(heard) == 200)
+    await until(lambda: len(heard) == len(received) == 200)
     assert heard == [(number, "node-a") for number in range(200)]
+    assert received == list(range(200))
 
 
 async def test_a_malformed_fact_is_counted_and_the_next_one_heard(buses: Buses) -> None:
     teller, hearer = await buses.open("node-a"), await buses.open("web")
     heard: list[int] = []
 
-    async def hear(fact: Rang, _keys: dict[str, str]) -> None:
+    def hear(fact: Rang, _keys: dict[str, str]) -> None:
         heard.append(fact.number)
 
     await hearer.hear(Rang, hear)
@@ -560,12 +566,12 @@ async def test_closing_delivers_what_had_arrived_and_then_refuses(buses: Buses) 
     heard: list[int] = []
     first = asyncio.Event()
 
-    async def hear(fact: Rang, _keys: dict[str, str]) -> None:
+    async def hear(delivery: Delivery) -> None:
         first.set()
         await asyncio.sleep(0.001)
-        heard.append(fact.number)
+        heard.append(Rang.model_validate_json(delivery.data).number)
 
-    await hearer.hear(Rang, hear)
+    await hearer.transport.subscribe(Rang.route.template.pattern(prefix=hearer.prefix), hear)
     await hearer.transport.flush()
     for number in range(50):
         await teller.publish(Rang(number=number))
@@ -583,7 +589,7 @@ async def test_closing_delivers_what_had_arrived_and_then_refuses(buses: Buses) 
 
 async def test_a_drained_subscription_takes_no_more(buses: Buses) -> None:
     asker, server = await buses.open("web"), await buses.open("master")
-    subscription = await server.serve(Tell, echo)
+    subscription = await server.serve(Tell, in_a_task(echo))
     await server.transport.flush()
     await asker.ask(Tell())
     await subscription.drain()
@@ -728,7 +734,7 @@ async def test_while_the_server_is_away_nothing_hangs_and_afterwards_all_works_a
         await echo(call)
 
     await serve(server, serving=serving)
-    drained = await server.serve(TellAll, echo)
+    drained = await server.serve(TellAll, in_a_task(echo))
     await server.transport.flush()
     await asker.ask(TellAll())
     await drained.drain()
@@ -788,7 +794,7 @@ async def test_a_watch_sees_what_changed_while_it_was_away(losable: Buses) -> No
 
 async def test_closing_while_the_server_is_away_does_not_hang(losable: Buses) -> None:
     server = await losable.open("master")
-    subscription = await server.serve(Tell, echo)
+    subscription = await server.serve(Tell, in_a_task(echo))
     hold = await server.transport.key_value(bucket())
     await hold.watch(lambda _entry: None)
     await losable.fabric.lose()

@@ -92,6 +92,27 @@ async def test_subjects_and_replies_that_are_not_utf_8_do_not_end_the_connection
         await bus.ask(NodeList(), budget_ms=5_000)
 
 
+@pytest.mark.parametrize("space", [b"\x0b", b"\x0c", b"\x1c", b"\xc2\xa0"])
+async def test_white_space_in_subjects_and_replies_does_not_end_the_connection(
+    buses: Buses, nats_server: str, space: bytes
+) -> None:
+    bus = await buses.open("web")
+    heard: list[tuple[str, str]] = []
+    await bus.transport.hand(f"{bus.prefix}.hear.>", lambda one: heard.append((one.subject, one.reply)))
+    await bus.transport.flush()
+    subject, reply = f"{bus.prefix}.hear.".encode(), b"_I.web." + space + b"7"
+    await send_raw(
+        nats_server,
+        b"PUB " + subject + b"a" + space + b"1 2\r\n{}\r\n",
+        b"PUB " + subject + b"a " + reply + b" 2\r\n{}\r\n",
+        message(subject + b"a", b"NATS/1.0\r\nA: " + b"b" * 5_000 + b"\r\n\r\n", reply),
+        message(subject + b"end", b"NATS/1.0\r\n\r\n"),
+    )
+    await until(lambda: heard and heard[-1][0].endswith(".end"))
+    assert len(heard) == 4
+    assert bus.transport.losses == 0
+
+
 async def test_a_flush_does_not_return_before_the_server_has_seen_a_subscription(buses: Buses) -> None:
     listener, teller = await buses.open("web"), await buses.open("node-a")
     for number in range(300):

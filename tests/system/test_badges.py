@@ -192,7 +192,7 @@ async def opened(folder: Path, **settings: Any) -> AsyncIterator[Open]:
         stack.push_async_callback(operator.close)
         place = Open(server, home, stack, vault, role, operator)
 
-        async def note(fact: IdentityAudited, _keys: dict[str, str]) -> None:
+        def note(fact: IdentityAudited, _keys: dict[str, str]) -> None:
             place.audited.append(fact)
 
         await role.bus.hear(IdentityAudited, note)
@@ -355,7 +355,7 @@ async def test_a_nodes_badge_is_no_good_for_another_nodes_facts(place: Open) -> 
 
     heard: list[tuple[str, int]] = []
 
-    async def hear(fact: HeartBeaten, keys: dict[str, str]) -> None:
+    def hear(fact: HeartBeaten, keys: dict[str, str]) -> None:
         heard.append((keys["writer"], fact.load.in_flight))
 
     await place.role.bus.hear(HeartBeaten, hear)
@@ -407,7 +407,7 @@ async def test_an_expelled_key_costs_its_owners_a_renewal_and_no_more(
     before, expelled = _badge_of(client), place.role.gate.identity.authority.ring.active.kid
     beats: list[str] = []
 
-    async def hear(_fact: HeartBeaten, keys: dict[str, str]) -> None:
+    def hear(_fact: HeartBeaten, keys: dict[str, str]) -> None:
         beats.append(keys["writer"])
 
     await place.role.bus.hear(HeartBeaten, hear)

@@ -95,7 +95,7 @@ async def test_what_a_recorder_tells_is_believed_and_what_another_tells_in_its_n
 ) -> None:
     heard: list[str] = []
 
-    async def hear(fact: RecorderReported, keys: dict[str, str]) -> None:
+    def hear(fact: RecorderReported, keys: dict[str, str]) -> None:
         heard.append(f"{keys['writer']} {fact.state}")
 
     await place.role.bus.hear(RecorderReported, hear)

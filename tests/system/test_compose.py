@@ -17,7 +17,8 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from antiphon.bus.server import VERSION_MIN, find_binary
+from antiphon.bus.server import find_binary
+from antiphon.bus.version import VERSION_MIN
 
 ROOT = Path(__file__).parents[2]
 SPEC = Path(__file__).parent / "compose-spec"

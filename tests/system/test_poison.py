@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Any
 
 import pytest
@@ -83,6 +86,49 @@ async def test_a_poisoned_handler_fails_one_node_of_one_question(fleet: Fleet) -
         assert titles == {"whale watch"} | ({f"whale {query}"} if query != "poison" else set())
     assert role.supervisor.children[0] is not None
     assert (await (await fleet.client("later")).search("question 7")).complete
+
+
+def exits(_query: Any) -> list[Hit]:
+    sys.exit(3)
+
+
+async def exits_in_the_loop(_query: Any) -> list[Hit]:
+    sys.exit(3)
+
+
+def looks_at_nothing(_query: Any) -> list[Hit]:
+    return [next(iter(()))]
+
+
+async def raises_what_nobody_catches(_query: Any) -> list[Hit]:
+    raise BaseExceptionGroup("what nobody catches", [SystemExit()])
+
+
+@pytest.mark.parametrize("handler", [exits, exits_in_the_loop, looks_at_nothing, raises_what_nobody_catches])
+async def test_what_a_handler_raises_fails_the_node_at_once_and_ends_no_process(fleet: Fleet, handler: Any) -> None:
+    await fleet.master()
+    await fleet.node("blog", handler)
+    answer = await (await fleet.client()).search("whale", deadline_ms=30_000)
+    assert [(line.node, line.outcome.value, line.code) for line in answer.nodes] == [
+        ("blog", "failed", "handler_failed")
+    ]
+    assert answer.took_us < 15_000_000
+
+
+async def test_what_a_plain_handler_yields_is_read_in_its_thread_and_within_a_bound(fleet: Fleet) -> None:
+    await fleet.master()
+    threads: set[int] = set()
+
+    def whales(_query: Any) -> Iterator[Hit]:
+        for at in count():
+            threads.add(threading.get_ident())
+            yield Hit(id=str(at), title=f"whale {at}")
+
+    await fleet.node("blog", whales)
+    answer = await (await fleet.client()).search("whale", deadline_ms=30_000)
+    assert [(line.node, line.outcome.value, line.hits) for line in answer.nodes] == [("blog", "answered", 1_000)]
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
 
 
 async def test_a_poisoned_conversation_of_the_master_ends_alone(fleet: Fleet, poisonous: str) -> None:

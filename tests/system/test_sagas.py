@@ -114,6 +114,30 @@ async def test_a_failing_step_undoes_what_was_done(fleet: Fleet) -> None:
     assert [one.turn for one in facts] == [SagaTurn.STARTED, SagaTurn.ENDED]
 
 
+async def test_a_step_whose_result_is_not_what_its_contract_says_was_done_and_is_undone(fleet: Fleet) -> None:
+    ledger = Ledger()
+
+    class Receipt(BaseModel):
+        number: int
+
+    async def charge(params: Charge) -> Any:
+        ledger.done.append("charge")
+        return {"number": f"no number, {params.user}"}
+
+    await fleet.master()
+    await fleet.node("users", actions={"verify": (ledger.handler("verify"), {"params": Charge})})
+    actions: dict[str, Any] = {
+        "charge": (charge, {"params": Charge, "result": Receipt}),
+        "refund": (ledger.handler("refund"), {"params": Charge}),
+    }
+    await fleet.node("bank", actions=actions)
+    await fleet.node("post", actions={"send": (ledger.handler("send"), {"params": Charge})})
+    view = await submit(fleet, checkout(), "order-9")
+    assert (view.state, ledger.done) == (SagaState.COMPENSATED, ["verify", "charge", "refund"])
+    assert view.cause is not None
+    assert (view.cause.reason, view.cause.step, view.cause.code) == ("step_unknown", "charge", "invalid_reply")
+
+
 async def test_what_can_neither_be_done_nor_undone_is_parked_told_and_mended(fleet: Fleet) -> None:
     ledger = Ledger()
     ledger.fail = {"send", "refund"}

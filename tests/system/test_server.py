@@ -21,7 +21,8 @@ import pytest
 
 from antiphon.bus.files import Files
 from antiphon.bus.process import command_line, is_alive
-from antiphon.bus.server import EmbeddedServer, Options, check_version, find_binary, running, version
+from antiphon.bus.server import EmbeddedServer, Options, find_binary, running, version
+from antiphon.bus.version import check_version
 from antiphon.errors import AlreadyRunning, InvalidSetting, ServerFailed, ServerMissing, ServerTooOld
 
 PARENT = """

@@ -611,6 +611,27 @@ async def test_a_server_that_takes_no_bytes_is_lost_and_nobody_hangs_for_it(
     assert await ask(master, "_I.master.x", b"on") == b"on"
 
 
+async def test_of_many_who_publish_at_once_each_waits_until_there_is_room(door: Door) -> None:
+    master = await door.master()
+    heard: list[bytes] = []
+    await master.transport.hand("_I.master.x", lambda one: heard.append(one.data[:4]))
+    await master.transport.flush()
+    count, rest = 800, b"x" * 65_000  # more than the kernel's buffers of both sides hold
+    os.kill(door.server.pid, signal.SIGSTOP)
+    try:
+        sent = [
+            asyncio.ensure_future(master.transport.publish("_I.master.x", b"%04d" % one + rest)) for one in range(count)
+        ]
+        _, waiting = await asyncio.wait(sent, timeout=0.5)
+    finally:
+        os.kill(door.server.pid, signal.SIGCONT)
+    assert waiting
+    async with asyncio.timeout(10):
+        await asyncio.gather(*sent)
+    await until(lambda: len(heard) == count)
+    assert heard == [b"%04d" % one for one in range(count)]
+
+
 # -- servers that are none of ours
 
 

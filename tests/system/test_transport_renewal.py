@@ -23,7 +23,7 @@ from antiphon.errors import DeliveryError, NoResponders, NotConnected
 from antiphon.identity.keypair import KeyPair, Role
 from antiphon.messages.base import ANYONE, Fact, Kind, Message, Request, Route
 from antiphon.subjects import Template
-from fabrics import until
+from fabrics import in_a_task, until
 from locks import Given, Lock, Tokens, at, connections, kick, lock, none_left, system_client, wire
 
 
@@ -135,10 +135,10 @@ async def test_the_same_on_slow_wires(nats_server: str, seed: int) -> None:
         served = Served()
         heard: list[int] = []
 
-        async def hear(fact: Rang, _keys: dict[str, str]) -> None:
+        def hear(fact: Rang, _keys: dict[str, str]) -> None:
             heard.append(fact.number)
 
-        await server.bus.serve(Do, served)
+        await server.bus.serve(Do, in_a_task(served))
         await server.bus.hear(Rang, hear)
         await server.transport.flush()
         asked: list[asyncio.Future[Done]] = []
@@ -167,7 +167,7 @@ async def test_facts_are_heard_once_by_each_subscription(parties: Parties) -> No
 
     for at_index in range(3):
 
-        async def hear(fact: Rang, _keys: dict[str, str], mine: list[int] = heard[at_index]) -> None:
+        def hear(fact: Rang, _keys: dict[str, str], mine: list[int] = heard[at_index]) -> None:
             mine.append(fact.number)
 
         await hearer.bus.hear(Rang, hear)
@@ -208,7 +208,7 @@ async def test_an_answer_goes_back_on_the_connection_that_got_the_request(opened
     alpha.transport.on_violation(refused.append)
     served = Served()
     served.holds = True
-    await alpha.bus.serve(Do, served)
+    await alpha.bus.serve(Do, in_a_task(served))
     await alpha.transport.flush()
     asked: list[asyncio.Future[Done]] = []
     for turn in range(10):
@@ -237,7 +237,7 @@ async def test_a_refusal_goes_back_on_its_connection_too(opened: Lock, locked: P
     alpha = await locked.open("alpha", Tokens(KeyPair.make(Role.USER)))
     served = Served()
     served.holds = True
-    await alpha.bus.serve(Do, served)
+    await alpha.bus.serve(Do, in_a_task(served))
     await alpha.transport.flush()
     asked = asyncio.ensure_future(asker.bus.ask(Do(), budget_ms=20_000))
     await until(lambda: served.held)
@@ -252,7 +252,7 @@ async def test_a_call_that_nobody_answers_keeps_its_connection_until_it_is_forgo
     asker, server = await parties.open("web"), await parties.open("master")
     served = Served()
     served.holds = True
-    await server.bus.serve(Do, served)
+    await server.bus.serve(Do, in_a_task(served))
     await server.transport.flush()
     asked = asyncio.ensure_future(asker.bus.ask(Do(), budget_ms=60_000))
     await until(lambda: served.held)
@@ -273,7 +273,7 @@ async def test_a_replaced_connection_is_closed_before_its_login_expires(opened: 
     alpha = await locked.open("alpha", logins)
     served = Served()
     served.holds = True
-    await alpha.bus.serve(Do, served)
+    await alpha.bus.serve(Do, in_a_task(served))
     await alpha.transport.flush()
     asked = asyncio.ensure_future(asker.bus.ask(Do(), budget_ms=20_000))
     await until(lambda: served.held)
@@ -293,7 +293,7 @@ async def test_too_many_replaced_connections_close_the_oldest(
     asker, server = await parties.open("web"), await parties.open("master")
     served = Served()
     served.holds = True
-    await server.bus.serve(Do, served)
+    await server.bus.serve(Do, in_a_task(served))
     await server.transport.flush()
     asked: list[asyncio.Future[Done]] = []
     for number in range(5):
@@ -335,7 +335,7 @@ async def test_a_question_to_everybody_gets_each_answer_once(parties: Parties) -
         async def serving(call: Call[DoAll], number: int = number) -> None:
             await call.answer(Done(number=number))
 
-        await server.bus.serve(DoAll, serving)
+        await server.bus.serve(DoAll, in_a_task(serving))
         await server.transport.flush()
     for _ in range(5):
         asked = [asyncio.ensure_future(asker.bus.ask_all(DoAll(), wait_ms=3_000, quiet_ms=200)) for _ in range(5)]
@@ -426,7 +426,7 @@ async def test_what_comes_and_goes_meanwhile_is_there_and_gone_afterwards(partie
 async def test_whoever_cancels_a_renewal_loses_nothing(opened: Lock, locked: Parties) -> None:
     alpha = await locked.open("alpha", Tokens(KeyPair.make(Role.USER)))
     served = Served()
-    await alpha.bus.serve(Do, served)
+    await alpha.bus.serve(Do, in_a_task(served))
     async with system_client(opened.url) as system:
         for steps in range(0, 60, 2):
             renewing = asyncio.ensure_future(alpha.transport.renew())
@@ -446,7 +446,7 @@ async def test_a_renewal_brings_a_lost_connection_back(opened: Lock, locked: Par
     alpha = await locked.open("alpha", Tokens(KeyPair.make(Role.USER)))
     back = asyncio.Event()
     alpha.transport.on_reconnect(back.set)
-    await alpha.bus.serve(Do, Served())
+    await alpha.bus.serve(Do, in_a_task(Served()))
     opened.refuses = True
     async with system_client(opened.url) as system:
         await kick(system, "alpha")
@@ -461,7 +461,7 @@ async def test_a_renewal_brings_a_lost_connection_back(opened: Lock, locked: Par
 async def test_connections_that_are_ended_while_they_are_replaced_come_back(opened: Lock, locked: Parties) -> None:
     alpha = await locked.open("alpha", Tokens(KeyPair.make(Role.USER)))
     served = Served()
-    await alpha.bus.serve(Do, served)
+    await alpha.bus.serve(Do, in_a_task(served))
     async with system_client(opened.url) as system:
         for _ in range(5):
             results = await asyncio.gather(alpha.transport.renew(), kick(system, "alpha"), return_exceptions=True)

@@ -31,7 +31,7 @@ class Judges:
         self.view = BreakerView()
         self.told: list[tuple[Key, Ending]] = []
 
-    def ended(self, key: Key, ending: Ending, began_ms: int) -> None:
+    def ended(self, key: Key, ending: Ending, began_ms: int, now_ms: int) -> None:
         self.told.append((key, ending))
 
     def probed(self, key: Key, ending: Ending) -> None:

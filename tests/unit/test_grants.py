@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from antiphon.decide.grants import Grants, Respond, allows, grants
+from antiphon.decide.grants import Grants, Respond, Rights, allows, grants
 from antiphon.errors import InvalidName
 from antiphon.messages import routed
 from antiphon.messages.base import Kind
@@ -323,6 +325,31 @@ def identities(draw: st.DrawFn) -> tuple[Kind, str]:
         return kind, "master" if len(name) > 50 else f"master-{name}"
     assume(name != "master" and not name.startswith("master-"))
     return kind, name
+
+
+def test_what_a_process_may_ask_does_not_depend_on_what_it_has_imported() -> None:
+    script = (
+        "import sys; from antiphon.decide.grants import Rights; from antiphon.messages.base import Kind; "
+        "import antiphon.messages.registry; rights = Rights(Kind.NODE, 'docs', 'docs-1'); "
+        "print(rights.may_publish('antiphon.v1.registry.join.docs-1.docs'), "
+        "'antiphon.messages.saga_desk' in sys.modules, "
+        "*(rights.may_publish(f'antiphon.v1.{one}.docs') for one in ('saga.outcome', 'saga.submit')))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True False True False"
+
+
+@pytest.mark.parametrize("identity", TABLE, ids=lambda identity: f"{identity[0]}-{identity[2]}")
+def test_the_rights_of_a_process_are_the_grants_of_its_identity(identity: tuple[Kind, str, str | None]) -> None:
+    rights, granted = Rights(*identity), grants(*identity)
+    assert rights.whole() == granted
+    for message in routed().values():
+        template = message.route.template
+        for subject in (
+            template.pattern(caller=identity[1], writer=identity[1], instance="docs-1"),
+            template.pattern(),
+        ):
+            assert rights.may_publish(subject) == granted.may_publish(subject)
 
 
 @given(identities(), names, names)

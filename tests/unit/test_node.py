@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -45,6 +47,24 @@ def test_whatever_takes_a_query_is_a_handler(handler: Any) -> None:
     node = Node("blog")
     assert node.search(handler) is handler
     assert node.card().capabilities == ("search",)
+
+
+def test_a_node_does_not_load_what_it_never_uses() -> None:
+    script = "import sys; from antiphon import Hit, Node; Node('blog').card(); print(*sys.modules, sep='\\n')"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    ours = {
+        "antiphon.bus.server",
+        "antiphon.messages.identities",
+        "antiphon.messages.saga_desk",
+        "antiphon.decide.login",
+    }
+    assert set(loaded) & ({"rich", "cryptography", "jwt", "Stemmer", "anyio", "duckdb", "cyclopts"} | ours) == set()
+
+
+def test_a_client_loads_no_rich_either() -> None:
+    script = "import sys; import antiphon.client; print('rich' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 async def test_a_node_that_cannot_join_says_so_once() -> None:

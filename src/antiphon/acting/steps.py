@@ -13,10 +13,9 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import structlog
-from pydantic import JsonValue
 
 from antiphon.acting.context import ActionContext
 from antiphon.acting.declared import Action
@@ -156,7 +155,7 @@ class Steps:
         while True:
             attempts += 1
             try:
-                result = await self._attempt(ask, action, until_ms, attempts)
+                returned = await self._attempt(ask, action, until_ms, attempts)
             except AntiphonError as error:
                 dice = dice_of(f"{ask.key}/{ask.ticket}/{attempts}")
                 left_ms = until_ms - clock.now_ms()
@@ -172,15 +171,25 @@ class Steps:
                     attempts=attempts,
                     took_ms=clock.now_ms() - began_ms,
                 )
-            return StepEnd(outcome="succeeded", result=result, attempts=attempts, took_ms=clock.now_ms() - began_ms)
+            took_ms = clock.now_ms() - began_ms
+            try:
+                result = action.told(returned)
+            except AntiphonError as error:
+                # it has had its effect, and no later step can use what it says of that: it is undone, not done again
+                log.warning("step.result_wrong", node=self.bus.name, saga=ask.saga, step=ask.step, error=error.text)
+                text = error.text[:200]
+                return StepEnd(
+                    outcome="unknown", code=error.code, text=text, retryable=False, attempts=attempts, took_ms=took_ms
+                )
+            return StepEnd(outcome="succeeded", result=result, attempts=attempts, took_ms=took_ms)
 
-    async def _attempt(self, ask: NodeStep, action: Action, until_ms: int, attempt: int) -> JsonValue:
+    async def _attempt(self, ask: NodeStep, action: Action, until_ms: int, attempt: int) -> Any:
         context = _context(ask, self.bus.clock, until_ms, attempt)
         # what undoes a step is called with the step's own params, unless it was given others
         params = ask.undo.params if ask.undo is not None and not ask.params else ask.params
         try:
             with self._handlers.blamed(f"the action {ask.action}", ask.request):
-                return action.told(await self._handlers.run(action.handler, *action.arguments(params, context)))
+                return await self._handlers.run(action.handler, *action.arguments(params, context))
         except asyncio.CancelledError:
             context.is_cancelled = True
             raise

@@ -77,10 +77,10 @@ class BreakerHandle:
         """Every breaker that this master knows, for people."""
         return {} if self.actor is None else self.actor.breakers.breakers
 
-    def ended(self, key: Key, ending: Ending, began_ms: int) -> None:
+    def ended(self, key: Key, ending: Ending, began_ms: int, now_ms: int) -> None:
         """Count how a call ended that was no probe."""
         if self.actor is not None:
-            self.actor.ended(key, ending, began_ms)
+            self.actor.ended(key, ending, began_ms, now_ms)
 
     def probed(self, key: Key, ending: Ending) -> None:
         """Take what came of a probe."""
@@ -119,10 +119,9 @@ class BreakerActor(Actor):
 
     # -- told by searches, through the handle
 
-    def ended(self, key: Key, ending: Ending, began_ms: int) -> None:
+    def ended(self, key: Key, ending: Ending, began_ms: int, now_ms: int) -> None:
         """Count how a call ended that was no probe."""
-        clock = self.bus.clock
-        effects = self.breakers.ended(key, ending, began_ms, clock.now_ms(), clock.wall_ms())
+        effects = self.breakers.ended(key, ending, began_ms, now_ms, self.bus.clock.wall_ms())
         if effects:
             self.tell(partial(self._carry_out, key, effects))
 

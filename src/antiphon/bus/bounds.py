@@ -13,6 +13,8 @@ class Bounds:
     budget_max_ms: int = 60_000
     late_tokens_max: int = 4_096
     request_id_max: int = 64
+    refusals_max: int = 1_024
+    """Refusals of what is no legal request that wait to be sent; more are not."""
 
 
 @dataclass(slots=True)

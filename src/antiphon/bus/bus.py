@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import structlog
 
 from antiphon import subjects
+from antiphon.bus import opening
 from antiphon.bus.bounds import Bounds, Counters
 from antiphon.bus.codec import (
     BUDGET,
@@ -29,7 +30,6 @@ from antiphon.bus.codec import (
     TYPE,
     decode,
     encode,
-    is_whole_number,
     reply_error,
 )
 from antiphon.bus.gather import Gather, OnReply
@@ -44,14 +44,13 @@ from antiphon.errors import (
     NotAuthenticated,
     OutOfBudget,
     Oversize,
-    UnknownVersion,
 )
 from antiphon.messages.base import Fact, Message, Request
 
 log = structlog.get_logger("antiphon.bus")
 
 if TYPE_CHECKING:  # what a registry is made of, which a node has no use for
-    from antiphon.decide.grants import Grants
+    from antiphon.decide.grants import Rights
     from antiphon.decide.policy import Verify
 
 M = TypeVar("M", bound=Message)
@@ -99,6 +98,10 @@ class Call(Generic[M]):
         except Oversize as error:
             await self.bus.refuse(self.reply, error, via=via)
 
+    def refuse_soon(self, error: AntiphonError) -> None:
+        """Send an error from where nothing can be waited for."""
+        self.bus.soon(self.refuse(error))
+
     async def refuse(self, error: AntiphonError) -> None:
         """Send an error; after an answer there is nothing left to say."""
         if not self.answered:
@@ -107,10 +110,12 @@ class Call(Generic[M]):
             await self.bus.refuse(self.reply, error, via=via)
 
 
-Serve = Callable[[Call[M]], Awaitable[None]]
+Serve = Callable[[Call[M]], None]
+"""Is called with a request as it is read; it must not block."""
 Vet = Callable[[type[Request[Any]], str], None]
 """Is told what is asked by whom before it is read; raises `NotAllowed` where he may not."""
-Heard = Callable[[M, dict[str, str]], Awaitable[None]]
+Heard = Callable[[M, dict[str, str]], None]
+"""Is called with a fact and the keys of its subject as it is read; it must not block."""
 
 
 class Bus:
@@ -148,12 +153,13 @@ class Bus:
         self._entropy_at = 0
         self._started = False
         self._closing: list[Callable[[], Awaitable[None]]] = []
+        self._refusals: set[asyncio.Task[None]] = set()
         self.verify: Verify | None = None
         """Reads on-behalf-of tokens, where this identity has been given the keys for it."""
         self.rejected: Callable[[], None] | None = None
         """Is called when an answer says that whoever was asked does not know who this is."""
         self.vet: Vet | None = None
-        self.rights: Grants | None = None
+        self.rights: Rights | None = None
         """What the server lets this identity do, where that is known; the rest it would drop in silence."""
 
     async def start(self) -> None:
@@ -346,33 +352,45 @@ class Bus:
         """Answer requests of one kind; what is not a legal request is answered with a typed error and never served."""
         pattern = kind.route.template.pattern(prefix=self.prefix, **keys)
 
-        async def receive(delivery: Delivery) -> None:
+        def receive(delivery: Delivery) -> None:
             try:
                 call = self._open(kind, delivery)
             except AntiphonError as error:
                 self.counters.refuse(error.code)
-                if not kind.route.is_told and self._may_refuse(kind, delivery):
-                    await self.refuse(delivery.reply, error, via=self.transport.way_of(delivery))
+                # whose reply it is shows even where the caller's name is not a legal one
+                if not kind.route.is_told and opening.may_reply(
+                    kind, delivery.subject.rpartition(".")[2], delivery.reply
+                ):
+                    self.soon(self.refuse(delivery.reply, error, via=self.transport.way_of(delivery)))
                 return
             if call is not None:
-                await serve(call)
+                serve(call)
 
-        return await self.transport.subscribe(pattern, receive, queue=queue if queue is not None else kind.route.queue)
+        return await self.transport.hand(pattern, receive, queue=queue if queue is not None else kind.route.queue)
 
     async def hear(self, kind: type[Fact], heard: Heard[Any], **keys: str) -> Subscription:
         """Hear facts of one kind; what is not a legal fact is counted and dropped."""
         pattern = kind.route.template.pattern(prefix=self.prefix, **keys)
 
-        async def receive(delivery: Delivery) -> None:
+        def receive(delivery: Delivery) -> None:
             try:
                 found = kind.route.template.parse(delivery.subject, prefix=self.prefix)
                 fact = decode(kind, delivery.data)
             except AntiphonError as error:
                 self.counters.refuse(error.code)
                 return
-            await heard(fact, found)
+            heard(fact, found)
 
-        return await self.transport.subscribe(pattern, receive, queue=kind.route.queue)
+        return await self.transport.hand(pattern, receive, queue=kind.route.queue)
+
+    def soon(self, refusal: Coroutine[Any, Any, None]) -> None:
+        """Send a refusal from where nothing can be waited for; of very many at once some are not sent."""
+        if len(self._refusals) >= self.bounds.refusals_max:
+            refusal.close()
+            return
+        task = asyncio.get_running_loop().create_task(refusal)
+        self._refusals.add(task)
+        task.add_done_callback(self._refusals.discard)
 
     async def refuse(self, reply: str, error: AntiphonError, *, via: object = None) -> None:
         """Send an error to a reply subject, by the way that the request came; its class crosses as its code."""
@@ -390,59 +408,25 @@ class Bus:
     def _open(self, kind: type[Request[Any]], delivery: Delivery) -> Call[Any] | None:
         keys = kind.route.template.parse(delivery.subject, prefix=self.prefix)
         caller = keys.pop("caller", "")
-        if not self._may_reply(kind, caller, delivery.reply):
+        if not opening.may_reply(kind, caller, delivery.reply):
             self.counters.laundered += 1
             return None
         if self.vet is not None:
             self.vet(kind, caller)
-        headers = delivery.headers or {}
-        self._check_type(kind, headers.get(TYPE))
-        request = headers.get(REQUEST) or self.draw()
-        if len(request) > self.bounds.request_id_max or not request.isprintable():
-            raise Malformed(f"{REQUEST}: at most {self.bounds.request_id_max} printable characters")
-        budget = self._budget(headers.get(BUDGET))
+        headers = delivery.headers
+        request, budget = None, self.bounds.budget_default_ms
+        if headers:
+            opening.check_type(kind, headers.get(TYPE))
+            request = headers.get(REQUEST)
+            if request and (len(request) > self.bounds.request_id_max or not request.isprintable()):
+                raise Malformed(f"{REQUEST}: at most {self.bounds.request_id_max} printable characters")
+            budget = opening.budget_ms(headers.get(BUDGET), self.bounds)
         message = decode(kind, delivery.data)
         carried = message.carried_budget_ms()
         if carried is not None:
-            budget = self._within(carried)
-        request = message.carried_request() or request
+            budget = opening.within_ms(carried, self.bounds)
+        request = message.carried_request() or request or self.draw()
         reply = "" if kind.route.is_told else delivery.reply
         now_ms = self.clock.now_ms()
         way = self.transport.way_of(delivery)
         return Call(self, message, caller, keys, request, now_ms + budget, reply, now_ms, way)
-
-    def _may_reply(self, kind: type[Request[Any]], caller: str, reply: str) -> bool:
-        """Whether the reply lies where it must; without this, answers can be laundered (nats-facts.md, hole 1).
-
-        An order without a reply is refused, too: the server's own acknowledgement of what somebody has stored goes to
-        whatever subject he names, and has none.
-        """
-        if kind.route.is_lane:
-            owner = subjects.inbox_owner(reply)
-            return owner is not None and subjects.is_master(owner)
-        return subjects.is_inbox_of(reply, caller)
-
-    def _may_refuse(self, kind: type[Request[Any]], delivery: Delivery) -> bool:
-        """Whether the reply lies where it must, even if the caller's name is not a legal one."""
-        return self._may_reply(kind, delivery.subject.rpartition(".")[2], delivery.reply)
-
-    def _check_type(self, kind: type[Request[Any]], given: str | None) -> None:
-        if given is None:
-            return
-        name, _, version = given.partition("/")
-        if name != kind.__name__:
-            raise Malformed(f"{TYPE} says {name[:80]!r}, this subject takes {kind.__name__}")
-        if version.split(".")[0] != kind.wire_version.split(".")[0]:
-            raise UnknownVersion(f"{kind.__name__} {version[:20]!r}; this process speaks {kind.wire_version}")
-
-    def _budget(self, given: str | None) -> int:
-        if given is None:
-            return self.bounds.budget_default_ms
-        if not is_whole_number(given.removeprefix("-")):
-            raise Malformed(f"{BUDGET}: {given[:20]!r} is not a number of milliseconds")
-        return self._within(int(given))
-
-    def _within(self, budget_ms: int) -> int:
-        if budget_ms <= 0:
-            raise OutOfBudget("the budget was spent before the request arrived")
-        return min(budget_ms, self.bounds.budget_max_ms)

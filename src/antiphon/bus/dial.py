@@ -19,7 +19,7 @@ from nats.aio.client import Srv
 from antiphon.bus.endpoint import CA_VARIABLE, CERTIFICATE_VARIABLE, Endpoint
 from antiphon.bus.link import TRIES_MAX, Link
 from antiphon.bus.protocol import Login
-from antiphon.bus.server import check_version
+from antiphon.bus.version import check_version
 from antiphon.errors import AntiphonError, InvalidSetting, NotAuthenticated, NotConnected
 
 CONNECT_TIMEOUT_S = 5

@@ -175,7 +175,7 @@ Setting = Annotated[str, StringConstraints(max_length=8_192)]
 class _Context(BaseModel):
     """What we read of a context file; the nats CLI writes every field, with an empty string for none."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
     url: Setting = ""
     user: Setting = ""

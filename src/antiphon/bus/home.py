@@ -16,8 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-import platformdirs
-from pydantic import TypeAdapter, ValidationError
+import msgspec
 
 from antiphon.bus.process import is_alive
 from antiphon.errors import AlreadyRunning, InvalidSetting
@@ -68,13 +67,17 @@ class Running:
     monitor_url: str | None = None
 
 
-_note = TypeAdapter(Running)
+_note = msgspec.json.Decoder(Running)
 
 
 def default_data_dir() -> Path:
     """Return `$ANTIPHON_DATA`, or the user's data directory (XDG on Linux) with `antiphon` below it."""
     given = os.environ.get(DATA_VARIABLE)
-    return Path(given).expanduser() if given else platformdirs.user_data_path("antiphon", appauthor=False)
+    if given:
+        return Path(given).expanduser()
+    import platformdirs  # noqa: PLC0415 - 0.3 MB, which nobody needs who is told where
+
+    return platformdirs.user_data_path("antiphon", appauthor=False)
 
 
 def _make(data: Path) -> None:
@@ -195,8 +198,8 @@ def _locked(handle: int, *, shared: bool) -> bool:
 
 def _holder(data: Path) -> Running | None:
     try:
-        note = _note.validate_json((data / NOTE).read_bytes())
-    except (OSError, ValidationError):
+        note = _note.decode((data / NOTE).read_bytes())
+    except (OSError, msgspec.DecodeError):
         return None
     return note if is_alive(note.pid) else None
 

@@ -20,7 +20,7 @@ import structlog
 from antiphon.bus import strict
 from antiphon.bus.ending import bounded
 from antiphon.bus.link import Link, NatsDelivery
-from antiphon.bus.protocol import Headers, Receive, Take
+from antiphon.bus.protocol import Hand, Headers, Receive, Take
 from antiphon.bus.strict import Offer
 
 log = structlog.get_logger("antiphon.bus")
@@ -65,9 +65,10 @@ class NatsSubscription:
     def __init__(  # noqa: D417 - the arguments that are not obvious are described
         self,
         subject: str,
-        receive: Receive | None,
-        take: Take | None = None,
         *,
+        receive: Receive | None = None,
+        hand: Hand | None = None,
+        take: Take | None = None,
         queue: str | None,
         number: int,
         is_inbox: bool,
@@ -78,15 +79,17 @@ class NatsSubscription:
 
         Args:
             receive: gets the messages from a queue; or else
-            take: gets them as they are read.
+            hand: gets them as they are read; or else
+            take: gets their parts as they are read.
             queue: the queue group; without one it has a group of its own, or none if it is below the own inbox.
             number: unique in its transport.
             dropped: called with the subject when a message was dropped.
             drained: called when no more is wanted.
         """
         self.subject = subject
-        self._receive = receive
+        self._hand = hand
         self._take = take
+        self._offer: Offer = self._queue_up if hand is None else self._hand_over
         self._queue = queue
         self._number = number
         self._is_inbox = is_inbox
@@ -161,7 +164,15 @@ class NatsSubscription:
         if links and not is_own:
             await self._all_received()
 
-    def _offer(self, subject: str, reply: str, data: bytes, headers: Headers | None, link: Link) -> None:
+    def _hand_over(self, subject: str, reply: str, data: bytes, headers: Headers | None, link: Link) -> None:
+        """Have a message received now; a bug in a receiver loses it, not the connection's reader."""
+        assert self._hand is not None, "nothing else is offered here"
+        try:
+            self._hand(NatsDelivery(subject, reply, data, headers, link.way))
+        except Exception:
+            log.exception("bus.receiver_bug", subject=subject)
+
+    def _queue_up(self, subject: str, reply: str, data: bytes, headers: Headers | None, link: Link) -> None:
         """Queue a message; a subscriber that is too slow loses it."""
         size = self._bytes + len(data)
         if size > PENDING_BYTES_MAX or len(self._pending) >= PENDING_MAX:

@@ -25,6 +25,7 @@ from antiphon.bus.protocol import (
     CounterStream,
     Delivery,
     Entry,
+    Hand,
     Headers,
     JournalStream,
     KeyValue,
@@ -361,11 +362,15 @@ class MemoryTransport:
 
     async def tap(self, subject: str, take: Take) -> MemorySubscription:
         """Take what is published on a subject; here by a task, because no receiver runs inside a sender's call."""
+        return await self.hand(subject, lambda one: take(one.subject, one.data, one.headers))
+
+    async def hand(self, subject: str, hand: Hand, *, queue: str | None = None) -> MemorySubscription:
+        """Receive what is published on a subject; by a task, as above."""
 
         async def receive(delivery: Delivery) -> None:
-            take(delivery.subject, delivery.data, delivery.headers)
+            hand(delivery)
 
-        return await self.subscribe(subject, receive)
+        return await self.subscribe(subject, receive, queue=queue)
 
     async def subscribe(self, subject: str, receive: Receive, *, queue: str | None = None) -> MemorySubscription:
         """Receive what is published on a subject; while the server is away, from when it is back."""

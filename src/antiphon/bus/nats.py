@@ -21,6 +21,7 @@ from antiphon.bus.codec import size_of
 from antiphon.bus.dial import CONNECT_TIMEOUT_S
 from antiphon.bus.direct import NatsReader
 from antiphon.bus.endpoint import Endpoint
+from antiphon.bus.headers import block_of
 from antiphon.bus.interest import NatsSubscription
 from antiphon.bus.journals import open_journal
 from antiphon.bus.line import Line, Party
@@ -30,6 +31,7 @@ from antiphon.bus.protocol import (
     Counter,
     CounterStream,
     Delivery,
+    Hand,
     Headers,
     Journal,
     JournalStream,
@@ -140,8 +142,11 @@ class NatsTransport:
         link = via.link if isinstance(via, Way) and via.link.is_live else self._line.link
         if not link.is_live:
             raise self._line.lost()
-        self._check_size(len(data) + (size_of(headers) if headers else 0))
+        block = block_of(headers) if headers else b""
+        self._check_size(len(data) + (size_of(headers or {}) if block is None else len(block)))
         try:
+            if block is not None and link.post(subject, reply, data, block):
+                return
             await link.publish(subject, data, reply, headers)  # type: ignore[arg-type]  # it only reads them
         except (nats.errors.Error, OSError) as error:
             raise NotConnected(f"not sent: {type(error).__name__}") from error
@@ -161,7 +166,11 @@ class NatsTransport:
 
     async def tap(self, subject: str, take: Take) -> Subscription:
         """Take what is published on a subject as it is read."""
-        return await self._subscribed(subject, None, take, None)
+        return await self._subscribed(subject, None, take=take)
+
+    async def hand(self, subject: str, hand: Hand, *, queue: str | None = None) -> Subscription:
+        """Receive what is published on a subject as it is read."""
+        return await self._subscribed(subject, queue, hand=hand)
 
     def way_of(self, delivery: Delivery) -> object:
         """Return the connection that brought a message."""
@@ -169,10 +178,16 @@ class NatsTransport:
 
     async def subscribe(self, subject: str, receive: Receive, *, queue: str | None = None) -> Subscription:
         """Receive what is published on a subject."""
-        return await self._subscribed(subject, receive, None, queue)
+        return await self._subscribed(subject, queue, receive=receive)
 
     async def _subscribed(
-        self, subject: str, receive: Receive | None, take: Take | None, queue: str | None
+        self,
+        subject: str,
+        queue: str | None,
+        *,
+        receive: Receive | None = None,
+        hand: Hand | None = None,
+        take: Take | None = None,
     ) -> NatsSubscription:
         line = self._line
         if line.is_closing:
@@ -180,8 +195,9 @@ class NatsTransport:
         self._numbers += 1
         subscription = NatsSubscription(
             subject,
-            receive,
-            take,
+            receive=receive,
+            hand=hand,
+            take=take,
             queue=queue,
             number=self._numbers,
             is_inbox=subject.startswith(self._inbox + "."),

@@ -42,6 +42,8 @@ class Delivery(Protocol):
 
 
 Receive = Callable[[Delivery], Awaitable[None]]
+Hand = Callable[[Delivery], None]
+"""Called with a message as it is read from the connection; it must not block."""
 Take = Callable[[str, bytes, Headers | None], None]
 """Called with subject, payload and headers as a message is read from the connection; it must not block."""
 
@@ -328,6 +330,10 @@ class Transport(Protocol):
 
         While there is no connection, this takes effect with the next one. Raises `NotConnected` after `close`.
         """
+        ...
+
+    async def hand(self, subject: str, hand: Hand, *, queue: str | None = None) -> Subscription:
+        """Receive what is published on a subject as it is read, in order: no queue and no task for each message."""
         ...
 
     async def publish_each(self, ways: Sequence[tuple[str, str]], data: bytes) -> None:

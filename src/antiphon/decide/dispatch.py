@@ -42,7 +42,7 @@ class Judges(Protocol):
         """What is not closed."""
         ...
 
-    def ended(self, key: Key, ending: Ending, began_ms: int) -> None:
+    def ended(self, key: Key, ending: Ending, began_ms: int, now_ms: int) -> None:
         """Take how a call ended that was no probe."""
 
     def probed(self, key: Key, ending: Ending) -> None:
@@ -282,8 +282,7 @@ class Dispatch:
         leg.is_over = True
         took_us = now_us - leg.began_us
         bound = leg.of.bound
-        fair_ms = bound.limits.floor_ms
-        ending = ending_of(code, took_us // US, fair_ms)
+        ending = Ending.SUCCEEDED if code is None else ending_of(code, took_us // US, bound.limits.floor_ms)
         leg.flight.ended(ending, took_us, now_ms)
         if code == "out_of_budget":
             bound.timed_out(took_us, now_ms)
@@ -293,7 +292,7 @@ class Dispatch:
         if leg.is_probe:
             self.judges.probed(key, ending)
         else:
-            self.judges.ended(key, ending, now_ms - took_us // US)
+            self.judges.ended(key, ending, now_ms - took_us // US, now_ms)
 
     def abandoned(self, leg: Leg, now_us: int, now_ms: int) -> None:
         """End a request that nobody waits for any more: its hedge won, or its asker left."""

@@ -5,7 +5,7 @@ Scores of different engines cannot be compared; counts can. A hit is judged by t
 1. *counts*: the terms' frequencies in the hit, and the whole collection's statistics with the reply;
 2. *frequencies*: the counts of the hits alone; document frequencies come from the nodes that have them;
 3. *text*: title and snippet, counted here, without a penalty for length;
-4. *rank*: nothing but the place in its node's list.
+4. *rank*: nothing but the place in its node's list, and what the node's document frequencies let expect there.
 
 BM25: Robertson and Zaragoza, The Probabilistic Relevance Framework (2009). Terms in a hit <= its length, or its counts
 are not taken; what is checked of the collections stands in `decide/totals.py`.
@@ -23,6 +23,7 @@ from typing import cast
 import msgspec
 
 from antiphon.decide import analyser
+from antiphon.decide.expected import expected
 from antiphon.decide.fusing import NodeReply, Question
 from antiphon.decide.totals import K1, SNIPPET_MAX, TITLE_MAX, Flags, Totals, collect, estimate, trouble
 from antiphon.messages.wire import WireHit
@@ -44,7 +45,8 @@ class Judged:
     Attributes:
         values: the BM25 of all hits of the first reply, then of the second one's, and so on, each at least 0.
         starts: where each reply's hits start in `values`.
-        weaker: (reply, hit) -> tier, for the hits that have no counts; the value of one with its rank alone is 0.
+        weaker: (reply, hit) -> tier, for the hits that have no counts; the value of one with its rank alone is what is
+            expected at its place, or 0 where its node tells no document frequencies.
         totals: what the values were computed with.
         flags: node -> what was clamped or ignored.
     """
@@ -61,12 +63,13 @@ class Judged:
         return self.weaker.get((reply, hit), counted)
 
     def bounds(self) -> tuple[float, float]:
-        """Return the least and the largest value of all hits that have one; (0, 0) when none has."""
-        values = self.values
+        """Return the least and the largest value of all hits with evidence; of all hits where those do not differ."""
         if self.weaker:
-            unknown = {self.starts[at] + rank for (at, rank), tier in self.weaker.items() if tier is Tier.RANK}
-            values = [value for place, value in enumerate(values) if place not in unknown]
-        return (min(values), max(values)) if values else (0.0, 0.0)
+            ranked = {self.starts[at] + rank for (at, rank), tier in self.weaker.items() if tier is Tier.RANK}
+            known = [value for place, value in enumerate(self.values) if place not in ranked]
+            if known and min(known) < max(known):
+                return min(known), max(known)
+        return (min(self.values), max(self.values)) if self.values else (0.0, 0.0)
 
 
 class _Text(msgspec.Struct, gc=False):
@@ -102,6 +105,8 @@ def judge(question: Question, replies: Sequence[NodeReply], *, texts_only: bool 
             [one.length for one in flat if one.length is not None],
         )
     values, weaker = _values(totals, rows)
+    if Tier.RANK in weaker.values():
+        _expect(values, weaker, starts, totals)
     return Judged(values, starts, weaker, totals, flags.done())
 
 
@@ -194,3 +199,17 @@ def _values(totals: Totals, rows: Sequence[Sequence[_Row]]) -> tuple[list[float]
                 weaker[at, rank] = Tier.TEXT
             values.append(sum([w * tf / (tf + norm) for w, tf in zip(weights, one.tf or (), strict=False)]))
     return values, weaker
+
+
+def _expect(values: list[float], weaker: dict[tuple[int, int], Tier], starts: Sequence[int], totals: Totals) -> None:
+    """Put what is expected at its place for the value of each hit of which only the rank is known."""
+    told, weights, norm = iter(totals.told), totals.weights(), totals.norm()
+    for at, prior in enumerate(totals.priors):
+        if prior is None:
+            continue
+        one, start, size = next(told), starts[at], starts[at + 1] - starts[at]
+        ranks = [rank for rank in range(size) if weaker.get((at, rank)) is Tier.RANK]
+        if ranks:
+            places = expected(one, size, weights, norm)
+            for rank in ranks:
+                values[start + rank] = places[rank]

@@ -8,10 +8,10 @@ ones are remembered.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import repeat
-from typing import NamedTuple, cast
+from itertools import islice, repeat
+from typing import Final, NamedTuple, cast
 
 import msgspec
 from pydantic import ValidationError
@@ -21,13 +21,15 @@ from antiphon.decide.dedupe import content_hash
 from antiphon.errors import HandlerFailed
 from antiphon.messages.handler import Found, Hit, Query
 from antiphon.messages.hit import HITS_MAX
-from antiphon.messages.lane import Load, NodeFound
+from antiphon.messages.lane import NodeFound
 from antiphon.messages.wire import WireDocument, WireLoad, WireStatistics, encode_wire
 
 REMEMBERED_MAX = 2_048
 REMEMBERED_TEXT_MAX = 8_192
 """Characters; a longer text is counted each time, so that what is remembered stays below some 20 MB."""
 SNIPPET_WIDTH = 240
+YIELDED_MAX: Final = 10 * HITS_MAX
+"""Hits that are taken from a generator, which need not end by itself."""
 _ENVELOPE_BYTES = 4_096
 """Room for what stands around the hits in a reply."""
 
@@ -52,11 +54,22 @@ class PresentedFound(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     load: WireLoad
 
 
+def listed(returned: object) -> object:
+    """Return what a generator yields, within the bound, and anything else as it is.
+
+    To be called where the handler runs: the body of a generator runs when it is read.
+    """
+    if not isinstance(returned, Iterator):
+        return returned
+    return list(islice(cast("Iterator[object]", returned), YIELDED_MAX))
+
+
 def found(returned: object) -> Found:
     """Return what a handler returned as `Found`; hits may be `Hit`s or mappings with a hit's fields.
 
     Raises `HandlerFailed` for anything else, with the first thing that is wrong.
     """
+    returned = listed(returned)
     if isinstance(returned, Found):
         return returned
     if returned is None:
@@ -65,7 +78,7 @@ def found(returned: object) -> Found:
     if not isinstance(returned, Iterable) or isinstance(returned, (str, bytes, Mapping)):
         raise HandlerFailed(f"a search handler returns hits, not {kind}")
     try:
-        return Found([_hit(one) for one in cast("Iterable[object]", returned)])
+        return Found([one if type(one) is Hit else _hit(one) for one in cast("Iterable[object]", returned)])
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
@@ -80,7 +93,7 @@ def _hit(one: object) -> Hit:
     raise HandlerFailed(f"a search handler returns hits, one was {type(one).__name__}")
 
 
-def encode(query: Query, result: Found, load: Load, *, bytes_max: int = NodeFound.size_max) -> tuple[bytes, int]:
+def encode(query: Query, result: Found, load: WireLoad, *, bytes_max: int = NodeFound.size_max) -> tuple[bytes, int]:
     """Return the reply's JSON and how many hits were left out because of the bounds on number and bytes."""
     ours = analyser.default().id
     comparable = query.analyser == ours and result.analyser in (None, ours)
@@ -90,9 +103,7 @@ def encode(query: Query, result: Found, load: Load, *, bytes_max: int = NodeFoun
     if comparable and result.statistics is not None:
         given = result.statistics
         statistics = WireStatistics(given.docs, given.total_length, list(given.df), given.postings)
-    reply = PresentedFound(
-        hits, query.analyser if comparable else None, statistics, WireLoad(load.in_flight, load.latency_us)
-    )
+    reply = PresentedFound(hits, query.analyser if comparable else None, statistics, load)
     data = encode_wire(reply)
     if len(data) > bytes_max:
         hits[:] = _fitting(hits, bytes_max - _ENVELOPE_BYTES)
@@ -111,7 +122,8 @@ def _fitting(hits: list[PresentedHit], bytes_max: int) -> list[PresentedHit]:
 
 
 def _present(terms: tuple[str, ...], hit: Hit, comparable: bool) -> PresentedHit:
-    title, text, snippet, given, digest = hit.title, hit.text, hit.snippet, hit.counts, hit.hash
+    of = hit.__dict__  # a model's attributes take three times as long
+    title, text, snippet, given, digest = of["title"], of["text"], of["snippet"], of["counts"], of["hash"]
     if snippet is None and text:
         snippet = analyser.default().snippet(text, terms, SNIPPET_WIDTH)
     tf: Sequence[int] | None = None
@@ -127,8 +139,8 @@ def _present(terms: tuple[str, ...], hit: Hit, comparable: bool) -> PresentedHit
         tf = list(map(counted.counts.get, terms, _NONE))
         length = counted.length if text else None
         digest = digest or counted.hash
-    document = WireDocument(title, hit.url, snippet or None, hit.kind, hit.time_ms, hit.fields)
-    return PresentedHit(hit.id, document, hit.score, tf, length, digest)
+    document = WireDocument(title, of["url"], snippet or None, of["kind"], of["time_ms"], of["fields"])
+    return PresentedHit(of["id"], document, of["score"], tf, length, digest)
 
 
 class _Counted(NamedTuple):

@@ -48,12 +48,14 @@ class Totals:
         df: documents that hold each term.
         length_mean: terms a document.
         priors: for each reply, how well its collection fits the question, in (0, 1]; None where no df tells.
+        told: for each reply with a prior, in their order, its collection's statistics within what is possible.
     """
 
     docs: int
     df: list[int]
     length_mean: float
     priors: list[float | None]
+    told: list[WireStatistics]
 
     def idf(self) -> list[float]:
         """Return each term's weight, `ln(1 + (N - df + .5) / (df + .5))`, always above 0."""
@@ -120,7 +122,7 @@ def collect(question: Question, replies: Sequence[NodeReply], flags: Flags) -> T
     ]
     given = [one for one in told if one is not None]
     if not given:
-        return Totals(0, [0] * len(question.terms), 0.0, [None] * len(replies))
+        return Totals(0, [0] * len(question.terms), 0.0, [None] * len(replies), [])
     if len(given) > 1 and None in [reply.docs_max for reply in replies]:
         given = _bounded(told, replies, flags)
     columns = list(zip(*[one.df for one in given], strict=True))
@@ -135,7 +137,8 @@ def collect(question: Question, replies: Sequence[NodeReply], flags: Flags) -> T
         docs += sum(len(tfs) for tfs in shown)
         counted = [[len(tfs) - column.count(0) for column in zip(*tfs, strict=True)] for tfs in shown if tfs]
         seen = list(zip(*[one.df for one in given], *counted, strict=True))
-    return Totals(docs, _believed(docs, seen), _length_mean(given, sum([one.docs for one in given])), priors)
+    length_mean = _length_mean(given, sum([one.docs for one in given]))
+    return Totals(docs, _believed(docs, seen), length_mean, priors, given)
 
 
 def _shown(question: Question, reply: NodeReply) -> list[list[int]]:

@@ -25,6 +25,7 @@ from antiphon.bus.protocol import (
     Counter,
     CounterStream,
     Delivery,
+    Hand,
     Headers,
     Journal,
     JournalStream,
@@ -204,6 +205,14 @@ class BadgedTransport:
                 await self._refuse(delivery, reason)
 
         return await self._transport.subscribe(subject, checked, queue=queue)
+
+    async def hand(self, subject: str, hand: Hand, *, queue: str | None = None) -> Subscription:
+        """Receive the same, from a queue: a badge may have to be looked at by somebody else."""
+
+        async def receive(delivery: Delivery) -> None:
+            hand(delivery)
+
+        return await self.subscribe(subject, receive, queue=queue)
 
     async def _refuse(self, delivery: Delivery, reason: Reason) -> None:
         self.dropped += 1

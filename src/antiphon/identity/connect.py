@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
 from antiphon import subjects
@@ -22,8 +22,7 @@ from antiphon.bus.connect import connect as connect_with
 from antiphon.bus.connect import prefix_of
 from antiphon.bus.endpoint import Endpoint, resolve
 from antiphon.bus.home import default_data_dir, running
-from antiphon.decide.grants import grants
-from antiphon.decide.login import DelegatedClaims
+from antiphon.decide.grants import Rights
 from antiphon.errors import InvalidSetting
 from antiphon.identity import credential as files
 from antiphon.identity import kept, opaque
@@ -31,6 +30,9 @@ from antiphon.identity.opaque import Sort
 from antiphon.identity.session import Place, Session, Source, may_show, wrong_door
 from antiphon.identity.sources import FileSource, JoinSource, KeySource, LocalSource
 from antiphon.messages.base import Kind
+
+if TYPE_CHECKING:
+    from antiphon.decide.login import DelegatedClaims
 
 FILE_VARIABLE: Final = "ANTIPHON_CREDENTIALS"
 TOKEN_VARIABLE: Final = "ANTIPHON_TOKEN"  # noqa: S105 - the name of a variable
@@ -104,7 +106,7 @@ async def connect(
     if fabric not in (None, place.prefix):
         await bus.close()
         raise InvalidSetting(f"this credential is for the fabric {fabric!r}: $ANTIPHON_PREFIX is {place.prefix!r}")
-    bus.rights = grants(granted.kind, granted.name, granted.instance, prefix=place.prefix)
+    bus.rights = Rights(granted.kind, granted.name, granted.instance, prefix=place.prefix)
     bus.verify = partial(_verify, session, place.prefix)
     if not may_show(asks=bus.transport.asks_for_login, is_open=session.is_open):
         await bus.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from antiphon.messages.base import Count, Label, Message, Name, Text
 
@@ -29,6 +29,8 @@ class Wish(StrEnum):
 
 class CardFields(BaseModel):
     """What operators may set of a node; None is "not set"."""
+
+    model_config = ConfigDict(defer_build=True)
 
     description: Text | None = None
     topics: Labels | None = None

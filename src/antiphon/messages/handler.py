@@ -49,7 +49,7 @@ class Query:
 class Counts(BaseModel):
     """How often each term of the question stands in a document, counted under the question's analyser."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     tf: Annotated[tuple[Count, ...], Field(max_length=TERMS_MAX)]
     length: Count = Field(description="terms in the whole document")
@@ -64,7 +64,7 @@ class Hit(BaseModel):
     author's own traceback, and not somewhere on the way.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, allow_inf_nan=False)
 
     id: Id
     title: Annotated[str, StringConstraints(max_length=300)] = ""

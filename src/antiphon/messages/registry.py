@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import ClassVar
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from antiphon.messages.actions import ACTIONS_MAX, ActionLine, Contracts
 from antiphon.messages.base import ANYONE, Acknowledged, Count, Fact, Kind, Label, Message, Name, Request, Route, Text
@@ -29,6 +29,8 @@ class Status(StrEnum):
 
 class _Introduction(BaseModel):
     """What an instance says of itself when it joins, and what the registry keeps of it."""
+
+    model_config = ConfigDict(defer_build=True)
 
     instance: Name
     description: Text = ""

@@ -16,6 +16,7 @@ from antiphon.messages.saga import STEPS_MAX, Json, Params, SagaDefinition
 from antiphon.messages.saga_history import (
     DELAY_MS_MAX,
     MASTERS,
+    QUEUE,
     Ordered,
     Results,
     SagaCause,
@@ -26,7 +27,6 @@ from antiphon.messages.saga_history import (
 from antiphon.messages.search import ASKERS, Behalf
 from antiphon.subjects import Template
 
-QUEUE: Final = "saga"
 PAGE_MAX: Final = 500
 """Sagas in one listing."""
 HISTORY_MAX: Final = 2_000

@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, ClassVar, Final, Literal
 
-from pydantic import BaseModel, Field, JsonValue, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 from antiphon.messages.base import Count, Fact, Kind, Label, Message, Name, Route
 from antiphon.messages.lane import GROUPS_MAX
@@ -35,6 +35,7 @@ SUBJECTS: Final = {
 }
 """What each stream keeps. Requests about sagas have three tokens, so none of them can be one of these."""
 MASTERS = (Kind.MASTER,)
+QUEUE: Final = "saga"
 DELAY_MS_MAX: Final = 30 * 24 * 3_600_000
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -61,6 +62,8 @@ def _chain(rest: str, stream: str = SAGAS) -> Route:
 
 class _Told(BaseModel):
     """What an outcome says besides what it is."""
+
+    model_config = ConfigDict(defer_build=True)
 
     result: Json = None
     code: Code | None = Field(default=None, description="the wire code of the error")

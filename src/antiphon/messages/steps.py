@@ -16,8 +16,7 @@ from antiphon.messages.base import Acknowledged, Count, Kind, Label, Message, Na
 from antiphon.messages.lane import Load
 from antiphon.messages.saga import TIMEOUT_MS_MAX as STEP_MS_MAX
 from antiphon.messages.saga import Attempts, Json, Params, SagaRetry
-from antiphon.messages.saga_desk import QUEUE
-from antiphon.messages.saga_history import MASTERS, Code, Groups, StepDone, TicketText
+from antiphon.messages.saga_history import MASTERS, QUEUE, Code, Groups, StepDone, TicketText
 from antiphon.subjects import Template
 
 KEY_MAX = 70
@@ -26,7 +25,9 @@ KEY_MAX = 70
 class StepEnd(Message):
     """What became of a command."""
 
-    outcome: Literal["succeeded", "failed"]
+    outcome: Literal["succeeded", "failed", "unknown"] = Field(
+        description="unknown: it was done, and what it says of that is not what its contract promises"
+    )
     result: Json = None
     code: Code | None = Field(default=None, description="the wire code of the error")
     text: Label | None = None

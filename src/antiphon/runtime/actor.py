@@ -27,6 +27,7 @@ from antiphon.clock import Timer
 from antiphon.errors import Internal, Overloaded, Stopping
 from antiphon.messages.base import Fact, Message, Request
 from antiphon.runtime.conversations import Conversations, answer
+from antiphon.runtime.endpoint import Endpoint
 
 log = structlog.get_logger("antiphon.runtime")
 
@@ -56,18 +57,6 @@ class ActorBounds:
     conversations_max: int = 1_024
     retry_after_ms: int = 100
     stop_grace_ms: int = 5_000
-
-
-@dataclass(slots=True)
-class Endpoint:
-    """What discovery tells of one handler."""
-
-    name: str
-    subject: str
-    queue: str | None
-    requests: int = 0
-    errors: int = 0
-    busy_us: int = 0
 
 
 def answers(kind: type[Request[Any]]) -> Callable[[F], F]:
@@ -211,8 +200,8 @@ class Actor:
         keys = self.subject_keys(handles.kind)
         if issubclass(handles.kind, Fact):
 
-            async def heard(fact: Fact, found: dict[str, str]) -> None:
-                await self._deliver(lambda: method(fact, found), None)
+            def heard(fact: Fact, found: dict[str, str]) -> None:
+                self._deliver(lambda: method(fact, found), None)
 
             self._subscriptions.append(await self.bus.hear(handles.kind, heard, **keys))
             return
@@ -220,36 +209,22 @@ class Actor:
         endpoint = Endpoint(attribute, kind.route.template.pattern(prefix=self.bus.prefix, **keys), kind.route.queue)
         if not kind.route.is_told:  # discovery lists what can be asked
             self.endpoints.append(endpoint)
-        handler = self._measured(method, endpoint)
 
-        async def serve(call: Call[Any]) -> None:
-            if handles.is_conversation:
-                await self.conversations.begin(call, handler, self.conversation_key(call))
-            else:
-                await self._deliver(lambda: answer(call, handler), call)
+        def converse(call: Call[Any]) -> None:
+            self.conversations.begin(call, method, self.conversation_key(call), endpoint)
 
+        def deliver(call: Call[Any]) -> None:
+            self._deliver(lambda: answer(call, method, endpoint), call)
+
+        serve = converse if handles.is_conversation else deliver
         self._subscriptions.append(await self.bus.serve(kind, serve, **keys))
 
-    def _measured(self, method: Callable[[Call[Any]], Awaitable[Any]], endpoint: Endpoint) -> Callable[..., Any]:
-        async def measured(call: Call[Any]) -> Any:
-            began = self.bus.clock.now_us()
-            endpoint.requests += 1
-            try:
-                return await method(call)
-            except BaseException:
-                endpoint.errors += 1
-                raise
-            finally:
-                endpoint.busy_us += self.bus.clock.now_us() - began
-
-        return measured
-
-    async def _deliver(self, work: Callable[[], Awaitable[None]], call: Call[Any] | None) -> None:
+    def _deliver(self, work: Callable[[], Awaitable[None]], call: Call[Any] | None) -> None:
         if self._mailbox.qsize() < self.bounds.mailbox_max:
             self._mailbox.put_nowait((work, call))
         elif call is not None:
             text = f"{self.bounds.mailbox_max} messages wait in the mailbox of {self.name}"
-            await call.refuse(Overloaded(text, retry_after_ms=self.bounds.retry_after_ms))
+            call.refuse_soon(Overloaded(text, retry_after_ms=self.bounds.retry_after_ms))
         else:
             self.bus.counters.refuse(Overloaded.code)
 

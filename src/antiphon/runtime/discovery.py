@@ -15,7 +15,7 @@ import orjson
 from antiphon.bus.bus import Bus
 from antiphon.bus.protocol import Delivery, Subscription
 from antiphon.errors import AntiphonError
-from antiphon.runtime.actor import Endpoint
+from antiphon.runtime.endpoint import Endpoint
 
 ROOT = "$SRV"
 VERBS = ("PING", "INFO", "STATS")

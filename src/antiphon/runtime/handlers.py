@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +18,8 @@ from antiphon.runtime.threads import Threads
 log = structlog.get_logger("antiphon.node")
 
 RETRY_AFTER_MS = 100
+_NOT_BLAMED = (AntiphonError, asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)
+"""Everything else is a bug: also a `sys.exit()` somewhere below a handler, which must not end the node."""
 
 
 class Blamed:
@@ -39,7 +42,7 @@ class Blamed:
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         """Blame the author, where it was his."""
-        if isinstance(error, Exception) and not isinstance(error, AntiphonError):
+        if error is not None and not isinstance(error, _NOT_BLAMED):
             log.error("node.handler_failed", node=self._node, request=self._request, exc_info=error)
             raise HandlerFailed(f"{self._what} of {self._node} raised {type(error).__name__}") from error
 
@@ -59,6 +62,15 @@ class Handlers:
         self._threads = Threads(threads_max, f"node:{node}")
         self._kept = 0
         """Threads that run a handler for which nobody waits any more; it cannot be cut off."""
+
+    def runner(self, handler: Callable[..., Any], read: Callable[[Any], Any]) -> Callable[..., Awaitable[Any]]:
+        """Return what runs a handler; found out once, for what runs often.
+
+        `read` is called with what a plain one returns, in its thread.
+        """
+        if inspect.iscoroutinefunction(handler):
+            return handler
+        return partial(self.run, lambda *args: read(handler(*args)))
 
     async def run(self, handler: Callable[..., Any], *args: Any) -> Any:
         """Return what a handler returns, or raise what it raises."""

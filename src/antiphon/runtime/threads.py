@@ -49,10 +49,14 @@ class Threads:
     def _serve(self) -> None:
         while (work := self._work.get()) is not None:
             call, args, loop, done = work
-            result, error = None, None
+            result = None
+            error: BaseException | None = None
             if not done.cancelled():
                 try:
                     result = call(*args)
+                except StopIteration as raised:
+                    error = RuntimeError("the call raised StopIteration")  # no future takes one
+                    error.__cause__ = raised
                 except BaseException as raised:  # noqa: BLE001 - it is raised again where the call is awaited
                     error = raised
             try:

@@ -199,7 +199,7 @@ class TestFleet:
         """Return a list that fills with the facts of a kind from now on."""
         facts: list[F] = []
 
-        async def hear(fact: F, _keys: dict[str, str]) -> None:
+        def hear(fact: F, _keys: dict[str, str]) -> None:
             facts.append(fact)
 
         bus = await self.bus("watcher")

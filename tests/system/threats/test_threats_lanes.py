@@ -134,7 +134,7 @@ async def test_t05_an_answer_is_aimed_at_a_lane(
     are not checked by the server.
     """
     if not is_defended:
-        monkeypatch.setattr("antiphon.bus.bus.Bus._may_reply", yes)
+        monkeypatch.setattr("antiphon.bus.opening.may_reply", yes)
     party, victim = await scene.party(), drawn("node")
     attacker, insider = await scene.raw(party), await scene.master()
     lane = scene.subject(f"node.{victim}.one.ping")
@@ -155,7 +155,7 @@ async def test_t06_a_laundered_question_is_answered_by_a_node(
     lanes".
     """
     if not is_defended:
-        monkeypatch.setattr("antiphon.bus.bus.Bus._may_reply", yes)
+        monkeypatch.setattr("antiphon.bus.opening.may_reply", yes)
     party, victim = await scene.party(), await scene.node()
     attacker, launderer = await scene.raw(party), await scene.master()
     answers = await attacker.listen(f"_I.{party.name}.>")

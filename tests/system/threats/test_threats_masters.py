@@ -60,7 +60,7 @@ async def test_t72_an_acknowledgement_gives_an_order(
     access = scene.role.access
     assert await happens(lambda: access.current.policy.search == rules)
     if not is_defended:
-        monkeypatch.setattr("antiphon.bus.bus.Bus._may_reply", yes)
+        monkeypatch.setattr("antiphon.bus.opening.may_reply", yes)
     attacker, mine = await who_is_acknowledged(scene, monkeypatch)
     dropped = scene.role.bus.counters.laundered
     await attacker.send(mine, b"{}", scene.subject(f"policy.set.{scene.operator.name}"))
@@ -109,7 +109,7 @@ async def test_t74_an_acknowledgement_is_a_heartbeat(
     """
     heard: list[str] = []
 
-    async def hear(_fact: HeartBeaten, keys: dict[str, str]) -> None:
+    def hear(_fact: HeartBeaten, keys: dict[str, str]) -> None:
         heard.append(keys["instance"])
 
     subscription = await scene.role.bus.hear(HeartBeaten, hear)

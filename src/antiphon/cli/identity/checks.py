@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from antiphon.bus.bus import Bus
 from antiphon.bus.connect import connect
 from antiphon.bus.endpoint import Endpoint
-from antiphon.bus.server import VERSION_MIN
+from antiphon.bus.version import VERSION_MIN
 from antiphon.cli.exits import HINTS
 from antiphon.cli.identity.asking import when
 from antiphon.cli.listing import since

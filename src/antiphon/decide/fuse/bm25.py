@@ -12,7 +12,7 @@ KEEPS_NODE_ORDER = False
 
 
 def fuse(question: Question, replies: Sequence[NodeReply]) -> Fusing:
-    """Score a hit by its BM25; a hit of which only the rank is known comes last."""
+    """Score a hit by its BM25; one of which only the rank is known by what is expected at its place, or last."""
     judged = judge(question, replies)
     starts = judged.starts
     scored = [

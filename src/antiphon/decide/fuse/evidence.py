@@ -37,9 +37,9 @@ def fuse(question: Question, replies: Sequence[NodeReply]) -> Fusing:
 def mix(judged: Judged, replies: Sequence[NodeReply]) -> Fusing:
     """Return the list fused by evidence, own rank and node prior.
 
-    Min-max over the union makes the tiers comparable. A hit that is judged by its text counts .8 / .2. One of which
-    only the rank is known counts by its node's prior and its rank (S1), whose first hit in the best node is worth as
-    much as the best one with evidence; without a prior, as the mean of the others at that rank.
+    Min-max over the union makes the tiers comparable. A hit that is judged by its text counts .8 / .2, and so does one
+    of which only the rank is known, by the BM25 that is expected at its place, which is worth no more than the best one
+    with evidence; where its node tells nothing of its collection, by the mean of the others at that rank.
     """
     low, high = judged.bounds()
     scale = COUNTED / (high - low) if high > low else 0.0
@@ -57,11 +57,10 @@ def mix(judged: Judged, replies: Sequence[NodeReply]) -> Fusing:
         scored = _with_weaker(scored, judged, priors, low, scale / COUNTED)
 
     def explain(reply: int, hit: int) -> dict[str, Scalar]:
-        value = values[starts[reply] + hit]
         return {
             "tier": judged.tier(reply, hit).name.lower(),
-            "bm25": value,
-            "bm25_scaled": (value - low) * scale / COUNTED,
+            "bm25": values[starts[reply] + hit],
+            "bm25_scaled": _scaled(judged, reply, hit, low, scale / COUNTED),
             "rank": hit,
             "prior": priors[reply],
         }
@@ -71,28 +70,33 @@ def mix(judged: Judged, replies: Sequence[NodeReply]) -> Fusing:
 
 def _with_weaker(scored: Scored, judged: Judged, priors: Sequence[float], low: float, scale: float) -> Scored:
     """Return the scores with those of hits judged by text or rank in their places."""
-    expected = _expected(judged, low, scale)
+    usual = _usual(judged, low, scale)
     mixed: Scored = []
     for score, at, rank in scored:
-        tier, factor = judged.weaker.get((at, rank)), 1 + PRIOR * priors[at]
-        if tier is None:
+        if (at, rank) not in judged.weaker:
             mixed.append((score, at, rank))
-        elif tier is Tier.TEXT:
-            value = (judged.values[judged.starts[at] + rank] - low) * scale
-            mixed.append(((READ * value + (1 - READ) * _PLACES[rank]) * factor, at, rank))
-        elif judged.totals.priors[at] is not None:
-            mixed.append((priors[at] * _PLACES[rank] * factor, at, rank))
-        else:
-            mixed.append(((READ * expected[rank] + (1 - READ) * _PLACES[rank]) * factor, at, rank))
+            continue
+        value = _scaled(judged, at, rank, low, scale) if _tells(judged, at, rank) else usual[rank]
+        mixed.append(((READ * value + (1 - READ) * _PLACES[rank]) * (1 + PRIOR * priors[at]), at, rank))
     return mixed
 
 
-def _expected(judged: Judged, low: float, scale: float) -> list[float]:
-    """Return, for each rank, the mean scaled value of the nodes that gave evidence; it never rises with the rank."""
+def _scaled(judged: Judged, at: int, rank: int, low: float, scale: float) -> float:
+    """Return a hit's value between 0 and 1; what is only expected may lie outside of what there is evidence of."""
+    return min(1.0, max(0.0, (judged.values[judged.starts[at] + rank] - low) * scale))
+
+
+def _tells(judged: Judged, at: int, rank: int) -> bool:
+    """Return whether a hit has a value: by evidence, or as its node's document frequencies let expect."""
+    return judged.weaker.get((at, rank)) is not Tier.RANK or judged.totals.priors[at] is not None
+
+
+def _usual(judged: Judged, low: float, scale: float) -> list[float]:
+    """Return, for each rank, the mean scaled value of the nodes whose hits have one; it never rises with the rank."""
     rows: list[list[float]] = []
     sizes = [end - start for start, end in pairwise(judged.starts)]
-    for at, (start, size) in enumerate(zip(judged.starts, sizes, strict=False)):
-        known = [rank for rank in range(size) if judged.weaker.get((at, rank)) is not Tier.RANK]
-        rows.append(sorted([(judged.values[start + rank] - low) * scale for rank in known], reverse=True))
+    for at, size in enumerate(sizes):
+        known = [_scaled(judged, at, rank, low, scale) for rank in range(size) if _tells(judged, at, rank)]
+        rows.append(sorted(known, reverse=True))
     telling = sum(1 for row in rows if row) or 1
     return [fsum([row[rank] for row in rows if rank < len(row)]) / telling for rank in range(max(sizes, default=0))]
