@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from antiphon.bus.bus import Call
 from antiphon.bus.protocol import Bucket, Delivery, Entry
-from antiphon.errors import NoResponders
+from antiphon.errors import NoResponders, OutOfBudget
 from antiphon.messages.registry import NodeList
 from fabrics import Buses, NatsFabric, until
 
@@ -111,6 +112,21 @@ async def test_white_space_in_subjects_and_replies_does_not_end_the_connection(
     await until(lambda: heard and heard[-1][0].endswith(".end"))
     assert len(heard) == 4
     assert bus.transport.losses == 0
+
+
+async def test_a_reply_that_nobody_can_answer_to_is_dropped_and_counted(buses: Buses, nats_server: str) -> None:
+    asker, master = await buses.open("web"), await buses.open("master")
+    served: list[Call[NodeList]] = []
+    await master.serve(NodeList, served.append)
+    await master.transport.flush()
+    subject = NodeList.route.template.subject(prefix=master.prefix, caller="web").encode()
+    for data in (b"{}", b"no json"):
+        await send_raw(nats_server, b"PUB %b _I.web.s.\x0b %d\r\n%b\r\n" % (subject, len(data), data))
+    await until(lambda: master.counters.laundered + len(served) == 2)
+    assert not served
+    with pytest.raises(OutOfBudget):
+        await asker.ask(NodeList(), budget_ms=50)
+    assert len(served) == 1
 
 
 async def test_a_flush_does_not_return_before_the_server_has_seen_a_subscription(buses: Buses) -> None:

@@ -15,8 +15,11 @@ def may_reply(kind: type[Request[Any]], caller: str, reply: str) -> bool:
     """Whether the reply lies where it must; without this, answers can be laundered (nats-facts.md, hole 1).
 
     An order without a reply is refused, too: the server's own acknowledgement of what somebody has stored goes to
-    whatever subject he names, and has none.
+    whatever subject he names, and has none. White space other than the space is let through by the server, and what
+    has some can be answered by nobody.
     """
+    if not reply.isprintable():
+        return False
     if kind.route.is_lane:
         owner = subjects.inbox_owner(reply)
         return owner is not None and subjects.is_master(owner)
