@@ -70,6 +70,8 @@ class Counter(Actor):
         await self.bus.clock.sleep_ms(call.message.wait_ms)
         if call.message.what == "poison":
             raise LookupError("a bug")
+        if call.message.what == "cancel":
+            raise asyncio.CancelledError
         return Encoded(b'{"number": 7}')
 
     @hears(Rang)
@@ -228,6 +230,16 @@ def test_too_many_conversations_are_refused_and_end_alone() -> None:
         assert error.retry_after_ms == 70
         assert len(world.made[0].conversations) == 0
         assert (await web.ask(Talk())).number == 7
+
+    run(main)
+
+
+def test_a_handler_that_is_cancelled_from_within_is_a_bug_and_ends_alone() -> None:
+    async def main(world: World) -> None:
+        web = await world.begin()
+        asked = [web.ask(Talk(wait_ms=at, what="cancel" if at == 3 else "")) for at in range(6)]
+        assert await asyncio.gather(*map(outcome, asked)) == [Internal if at == 3 else 7 for at in range(6)]
+        assert (world.made[0].conversations.bugs, len(world.made[0].conversations)) == (1, 0)
 
     run(main)
 

@@ -45,6 +45,7 @@ class Conversations:
         self._by_key: dict[str, asyncio.Task[None]] = {}
         self._abandoned: set[asyncio.Task[None]] = set()
         self._late: set[asyncio.Task[None]] = set()
+        self._is_stopping = False
         self._timer: Timer | None = None
         self._wakes_ms = NEVER
 
@@ -62,6 +63,8 @@ class Conversations:
             call.refuse_soon(Overloaded(text, retry_after_ms=self.retry_after_ms))
             return
         task = asyncio.get_running_loop().create_task(self._converse(call, handler, key, endpoint))
+        if task.done():
+            return  # the loop's tasks begin at once, and this one has ended, too
         running[task] = deadline_ms = call.deadline_ms
         self._by_key.setdefault(key, task)
         if deadline_ms < self._wakes_ms:
@@ -76,6 +79,7 @@ class Conversations:
 
     async def stop(self, *, grace_ms: int) -> None:
         """Let the running ones end; cut off what is left after `grace_ms`."""
+        self._is_stopping = True
         if self._running:
             await asyncio.wait(self._running, timeout=grace_ms / 1_000)
         left = tuple(self._running)
@@ -127,7 +131,11 @@ class Conversations:
             if task in self._late:
                 await call.refuse(OutOfBudget("the deadline passed while it was worked on"))
             elif task not in self._abandoned:
-                await call.refuse(Stopping())
+                if self._is_stopping:
+                    await call.refuse(Stopping())
+                else:
+                    self.bugs += 1
+                    await call.refuse(Internal("its handler was cancelled from within"))
                 raise
         except Exception:
             self.bugs += 1
@@ -140,7 +148,7 @@ class Conversations:
             self._over(task, key)
 
     def _over(self, task: asyncio.Task[None], key: str) -> None:
-        del self._running[task]
+        self._running.pop(task, None)
         if self._by_key.get(key) is task:
             del self._by_key[key]
         if self._abandoned or self._late:
