@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,11 +34,6 @@ UNTROUBLED = {
 
 And time for a partial answer's way back, of which a busy machine needs more than 50 ms.
 """
-
-
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return one worker more than there are cores: a third of the time a test waits for a process or for the clock."""
-    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,7 @@ from antiphon.errors import AntiphonError
 log = structlog.get_logger("antiphon.identity")
 
 RETRY_MS = 500
-ANSWER_MS = 50
+ANSWER_MS = 200
 """Time for the answer to whoever ordered it: it may be he who is to be ended, and a revocation is several records."""
 ORDERS_MAX = 10_000
 """Identities and credentials that wait to be kicked; of the same one the last order counts."""

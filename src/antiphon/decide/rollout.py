@@ -390,7 +390,8 @@ class Rollout:
 
     def _fail(self, line: Line, code: str, text: str, now_ms: int, again: Again | None) -> bool:
         self._land(line)
-        after_ms = None if self.end is not None or again is None else again(line.attempts)
+        is_stopped = self.end is not None or self.failures >= self.course.failures_max
+        after_ms = None if is_stopped or again is None else again(line.attempts)
         if after_ms is not None and now_ms + after_ms < self.deadline_ms:
             line.retry_at_ms = now_ms + after_ms
             line.code, line.text = code, text[:TEXT_MAX]
