@@ -119,6 +119,15 @@ def test_enough_failures_stop_it_and_who_runs_may_end() -> None:
     assert job.is_over
 
 
+def test_after_enough_failures_who_fails_later_is_not_asked_again() -> None:
+    job = rollout(2, parallel=2, stop_after="1")
+    ask_all(job)
+    job.refused(0, "i1", "failed", "", 1, has_begun=False)
+    assert job.refused(1, "i1", "failed", "", 2, has_begun=False, again=lambda _attempts: 1), "its fate is sealed"
+    assert states(job) == ["failed", "failed"]
+    assert job.is_over
+
+
 def test_who_does_not_accept_or_falls_silent_is_no_answer() -> None:
     job = rollout(2)
     ask_all(job)
