@@ -18,6 +18,7 @@ from antiphon.identity.callout import HEADER, XKEY_HEADER, AuthRequest, Callout,
 from antiphon.identity.keypair import KeyPair, Role
 from antiphon.identity.xkey import CurvePair
 from antiphon.messages.base import Kind
+from tokens import tokens_in
 
 NOW_MS = 1_790_000_000_123
 SERVER, ISSUER, USER, CLIENT = (KeyPair.make(role) for role in (Role.SERVER, Role.ACCOUNT, Role.USER, Role.USER))
@@ -196,6 +197,7 @@ def test_who_is_let_in() -> None:
     assert {key: answer["nats"][key] for key in ("type", "version")} == {"type": "authorization_response", "version": 2}
     user = json.loads(jws.read(answer["nats"]["jwt"], HEADER, Role.ACCOUNT, issuer=ISSUER.public))
     assert (user["sub"], user["aud"], user["name"]) == (USER.public, "APP", "node:docs:docs-1:::")
+    assert tokens_in(answer["nats"]["jwt"]) == [answer["nats"]["jwt"]], "leaks are found by it"
     assert user["exp"] == (NOW_MS + 60_000) // 1_000
     assert user["nats"] == {
         "pub": {"allow": ["antiphon.v1.identity.token.docs"]},

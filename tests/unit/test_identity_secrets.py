@@ -28,6 +28,7 @@ from antiphon.identity.opaque import Sort, parse
 from antiphon.identity.proof import is_proved, is_signed, prove
 from antiphon.identity.record_mac import opened, signed
 from antiphon.identity.seal import seal, seal_ring, unseal, unseal_ring
+from tokens import tokens_in
 
 NOW_MS = 1_790_000_000_123
 PEPPER, OTHER = b"p" * 32, b"q" * 32
@@ -42,6 +43,8 @@ def test_a_credential_comes_back_from_its_text(sort: Sort) -> None:
     assert parse(text) == one
     assert opaque.make(sort) != one
     assert one.secret not in f"{one!r} {one}", "only reveal shows the secret"
+    assert [text.startswith(seen) for seen in tokens_in(f"key={text}")] == [True], "leaks are found by it"
+    assert tokens_in(f"{one!r} {one}") == []
 
 
 @given(SORTS, st.integers(0, 79), st.sampled_from("abcdefghijklmnopqrstuvwxyz234567_"))

@@ -27,6 +27,7 @@ from antiphon.messages.base import Kind
 from antiphon.messages.lane import GROUPS_MAX
 from antiphon.subjects import TOKEN
 from forged import ATTACKS, NOW_MS, Forge
+from tokens import tokens_in
 
 NKEY = KeyPair.make(Role.USER).public
 RING = make_ring(NOW_MS)
@@ -52,6 +53,7 @@ def test_what_is_minted_is_read(
     expires_ms = now_ms // 1_000 * 1_000 + life_s * 1_000
     claims = AccessClaims(name, kind, groups, NKEY, new_jti(), now_ms, expires_ms, instance, family="f" * 16)
     token = mint_access(claims, RING.active, "antiphon")
+    assert tokens_in(f"badge={token!r}") == [token], "leaks are found by it"
     assert len(token) <= TOKEN_BYTES_MAX
     assert verify_access(token, KEYS, "antiphon", now_ms) == claims
     assert verify_access(token, KEYS, "antiphon", expires_ms - 1) == claims
