@@ -60,8 +60,8 @@ def _chain(rest: str, stream: str = SAGAS) -> Route:
     return Route(Template(f"saga.<saga>.{rest}"), sent_by=MASTERS, read_by=MASTERS, stream=stream)
 
 
-class _Told(BaseModel):
-    """What an outcome says besides what it is."""
+class Told(BaseModel):
+    """What is said of an outcome besides what it is."""
 
     model_config = ConfigDict(defer_build=True)
 
@@ -71,15 +71,15 @@ class _Told(BaseModel):
     retryable: bool = Field(default=True, description="whether the same command could succeed later")
     attempts: Attempts = Field(default=1, description="runs of the handler")
     took_ms: Count = 0
-    instance: Name | None = None
 
 
-class StepOutcome(_Told, Fact):
+class StepOutcome(Told, Fact):
     """What became of a command, as its node has told; the stream takes one for each command."""
 
     route = Route(Template("outcome.<saga>.<ticket>.<node>"), sent_by=MASTERS, read_by=MASTERS, stream=OUTCOMES)
 
     outcome: Literal["succeeded", "failed", "unknown"]
+    instance: Name | None = None
 
 
 class StepTold(Message):
@@ -250,7 +250,7 @@ class SagaTimerFired(Fact):
     end: Count = Field(default=0, description=ENDED_AT)
 
 
-class StepVoided(_Told, Fact):
+class StepVoided(Told, Fact):
     """A command's time had passed without an outcome: it is unknown from now on, and a later result is void."""
 
     route = Route(Template("outcome.<saga>.<ticket>.<node>"), sent_by=MASTERS, read_by=MASTERS, stream=OUTCOMES)

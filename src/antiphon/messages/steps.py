@@ -12,28 +12,22 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, StringConstraints
 
 from antiphon.messages.actions import TIMEOUT_MS_MAX
-from antiphon.messages.base import Acknowledged, Count, Kind, Label, Message, Name, Request, Route
+from antiphon.messages.base import Acknowledged, Kind, Message, Name, Request, Route
 from antiphon.messages.lane import Load
 from antiphon.messages.saga import TIMEOUT_MS_MAX as STEP_MS_MAX
-from antiphon.messages.saga import Attempts, Json, Params, SagaRetry
-from antiphon.messages.saga_history import MASTERS, QUEUE, Code, Groups, StepDone, TicketText
+from antiphon.messages.saga import Params, SagaRetry
+from antiphon.messages.saga_history import MASTERS, QUEUE, Groups, StepDone, TicketText, Told
 from antiphon.subjects import Template
 
 KEY_MAX = 70
 
 
-class StepEnd(Message):
+class StepEnd(Told, Message):
     """What became of a command."""
 
     outcome: Literal["succeeded", "failed", "unknown"] = Field(
         description="unknown: it was done, and what it says of that is not what its contract promises"
     )
-    result: Json = None
-    code: Code | None = Field(default=None, description="the wire code of the error")
-    text: Label | None = None
-    retryable: bool = Field(default=True, description="whether the same command could succeed later")
-    attempts: Attempts = Field(default=1, description="runs of the handler")
-    took_ms: Count = 0
 
 
 class StepTaken(Message):
