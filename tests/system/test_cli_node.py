@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +17,44 @@ from cli_process import BOUND_S, Fabric, fabric, until
 
 from antiphon.cli.serving import Card, follow, make
 from antiphon.connectors.folder import Folder
+
+STUBBORN = """
+import asyncio, sys
+from antiphon import Node
+from antiphon.responder import NodeBounds
+
+node = Node("stubborn", bounds=NodeBounds(stop_grace_ms=100))
+
+async def stay(what):
+    print(what, file=sys.stderr, flush=True)
+    while True:
+        try:
+            await asyncio.sleep(3_600)
+        except asyncio.CancelledError:
+            pass
+
+@node.search
+async def search(query):
+    await stay("searched")
+
+@node.action("dig")
+async def dig():
+    await stay("dug")
+
+@node.action("plant")
+async def plant():
+    await stay("planted")
+
+node.run()
+"""
+SAGA = """
+name = "planting"
+
+[[steps]]
+name = "plant"
+node = "stubborn"
+action = "plant"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +119,23 @@ def test_an_empty_folder_is_served_and_searched(here: Fabric, tmp_path: Path) ->
     until(lambda: titles(here, "wren", "later") == ["Wren"])
     assert '"node.empty"' in here.log(process)
     assert '"actor.crashed"' not in here.log(process)
+
+
+def test_handlers_that_heed_no_cancellation_keep_no_node_from_ending(here: Fabric, tmp_path: Path) -> None:
+    (tmp_path / "stubborn.py").write_text(STUBBORN, encoding="utf-8")
+    (tmp_path / "saga.toml").write_text(SAGA, encoding="utf-8")
+    process = here.start(str(tmp_path / "stubborn.py"), command=(sys.executable,))
+    until(lambda: '"node.joined"' in here.log(process) or process.poll() is not None)
+    assert here.run("search", "whales", "--nodes", "stubborn", "--deadline", "300").code == 4
+    assert here.run("action", "run", "dig", "--node", "stubborn", "--detach").code == 0
+    submitted = here.run("saga", "submit", str(tmp_path / "saga.toml"), "--no-wait")
+    assert submitted.code == 0, submitted.err
+    until(lambda: all(f"{what}\n" in here.log(process) for what in ("searched", "dug", "planted")))
+    process.terminate()
+    assert process.wait(BOUND_S) == 0
+    told = [json.loads(line) for line in here.log(process).splitlines() if "task.not_ended" in line]
+    assert {line["waits_in"].split(":")[0] for line in told} == {"__main__.stay"}
+    assert here.run("saga", "abandon", submitted.out.strip(), "--yes").code == 0
 
 
 def test_a_node_that_never_started_has_not_stopped(here: Fabric, tmp_path: Path) -> None:

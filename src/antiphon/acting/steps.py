@@ -20,6 +20,7 @@ import structlog
 from antiphon.acting.context import ActionContext
 from antiphon.acting.declared import Action
 from antiphon.bus.bus import Bus
+from antiphon.bus.ending import gone
 from antiphon.clock import Clock
 from antiphon.decide.saga_retry import Again, after_failure, dice_of
 from antiphon.errors import AntiphonError, Malformed, Overloaded, UnknownAction, WrongState
@@ -111,8 +112,7 @@ class Steps:
             await asyncio.wait(self._tasks, timeout=grace_ms / 1_000)
         for task in tuple(self._tasks):
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await gone(self._tasks)
 
     def _begin(self, name: tuple[str, str], ask: NodeStep) -> _Step:
         action = self._actions.get(ask.action)

@@ -13,6 +13,7 @@ from typing import Any, Final
 import structlog
 
 from antiphon.bus.bus import Call
+from antiphon.bus.ending import gone
 from antiphon.clock import Clock, Timer
 from antiphon.errors import AntiphonError, Internal, OutOfBudget, Overloaded, Stopping
 from antiphon.messages.base import Message
@@ -85,8 +86,7 @@ class Conversations:
         left = tuple(self._running)
         for task in left:
             _cancel(task)
-        if left:
-            await asyncio.wait(left)
+        await gone(left)
         if self._timer is not None:
             self._timer.cancel()
 

@@ -3,6 +3,9 @@
 With uvloop a request costs the asking process about two thirds of the CPU (nats-facts.md). Python's collector looks at
 every container each 700 allocations by default, which is some ten times a search and was a fifth of its cost; what was
 imported is frozen, and the collector runs a hundredth as often. Reference counts free everything else at once.
+
+`asyncio.run` waits for ever for a task that takes its cancellation for one more error; here it is left behind, so that
+a process that was told to end does.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ import asyncio
 import gc
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
+
+from antiphon.bus.ending import gone
 
 T = TypeVar("T")
 
@@ -33,6 +38,20 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     gc.set_threshold(GARBAGE_THRESHOLD, 20, 20)
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            return runner.run(main)
+            try:
+                return runner.run(main)
+            finally:
+                runner.run(_others_end())
     finally:
         gc.unfreeze()  # extension modules look for what they have leaked when the process ends
+
+
+async def _others_end() -> None:
+    """Cancel all other tasks, as the runner would, and hide from it those that do not end."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await gone(others)
+    for task in others:
+        if not task.done():
+            asyncio._unregister_task(task)  # noqa: SLF001 - documented, for who ends tasks in ways of his own
