@@ -237,7 +237,7 @@ async def test_silence_is_out_of_budget_on_time(buses: Buses) -> None:
     with pytest.raises(OutOfBudget):
         await asker.ask(Tell(), budget_ms=100)
     took = asyncio.get_running_loop().time() - began
-    assert 0.09 <= took < 10
+    assert 0.09 <= took < 1
     assert asker._waiting == {}
 
 

@@ -94,7 +94,7 @@ def test_a_schema_that_doubles_at_each_level_is_refused_before_it_is_compiled() 
     began = time.perf_counter()
     with pytest.raises(Malformed, match=str(SIZE_MAX)):
         check(contract({"type": "object", "$defs": defs | {"d40": {}}, "properties": {"a": {"$ref": "#/$defs/d0"}}}))
-    assert time.perf_counter() - began < 10
+    assert time.perf_counter() - began < 1
 
 
 def test_a_pattern_that_backtracks_for_ever_elsewhere_is_matched_at_once() -> None:
@@ -102,7 +102,7 @@ def test_a_pattern_that_backtracks_for_ever_elsewhere_is_matched_at_once() -> No
     check(one)
     began = time.perf_counter()
     assert violation(one, {"a": "a" * 5_000 + "!"}) is not None
-    assert time.perf_counter() - began < 10
+    assert time.perf_counter() - began < 1
 
 
 json_schemas = st.recursive(

@@ -84,7 +84,7 @@ def test_a_line_that_would_keep_a_backtracking_reader_busy_is_read_at_once() -> 
         HEAD + CLIENT + '"APP/user:' + "a" * 30_000,
     ):
         assert read(text, "APP") is None
-    assert time.perf_counter() - began < 10
+    assert time.perf_counter() - began < 0.5
 
 
 def test_what_is_not_told_is_counted() -> None:

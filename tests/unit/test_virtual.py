@@ -21,7 +21,7 @@ def test_a_day_passes_at_once_and_exactly() -> None:
 
     began = time.perf_counter()
     assert virtual_run(main()) == (86_400_000, 86_400_000_000, 86_401_000)
-    assert time.perf_counter() - began < 10
+    assert time.perf_counter() - began < 1
 
 
 @given(st.lists(st.integers(0, 10_000_000), min_size=1, max_size=30))
